@@ -1,0 +1,53 @@
+"""The one way to declare a configuration: frozen, typed, validated, and JSON both ways."""
+
+import difflib
+import json
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from equiscale.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False)
+def config(cls: type[T]) -> type[T]:
+    """A frozen dataclass that rejects unknown fields and wrong types when it is made or loaded."""
+    return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))(cls)
+
+
+def explain(error: ValidationError, what: str) -> InputError:
+    """One sentence for the first thing that is wrong in ``what``, naming the nearest field for a misspelt one."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    more = f" ({error.error_count() - 1} more problems follow)" if error.error_count() > 1 else ""
+    if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        return InputError(f"{what}: {where!r} is not a field; see docs/ for the fields there are{more}.")
+    return InputError(f"{what}: {where} — {first['msg'].lower()} (got {first.get('input')!r}){more}.")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`` (did you mean 'x'?)`` where a known name is close to ``name``, else nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def to_json(kind: Any, value: Any, indent: int | None = 1) -> bytes:
+    return TypeAdapter(kind).dump_json(value, indent=indent)
+
+
+def from_json(kind: type[T], text: bytes | str, what: str) -> T:
+    """Parse JSON into a config; raises InputError that names ``what`` and the field."""
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise explain(error, what) from None
+
+
+def canonical(kind: Any, value: Any) -> str:
+    """JSON with sorted keys and no blanks: what content hashes are taken of."""
+    return json.dumps(
+        TypeAdapter(kind).dump_python(value, mode="json"), sort_keys=True, separators=(",", ":")
+    )
