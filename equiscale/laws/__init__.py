@@ -1,1 +1,28 @@
-"""TODO"""
+"""Laws: plain tables in, fits with intervals, frontiers, allocations, a plan and a verdict out.
+
+    forms        laws as values               fit          variable projection, then a polish
+    uncertainty  intervals and their method   frontier     least loss at a given cost
+    allocation   N*(C), D*(C), crossings      paper        the scaling paper's own laws
+    results      what an analysis holds       analysis     from a study's table to its laws
+    plan         what to train with a budget  verdict      five lines in words
+
+Only numpy, scipy and the standard library: it fits anybody's runs.
+"""
+
+from equiscale.laws.analysis import analyse, predict_largest, score
+from equiscale.laws.paper import PAPER, paper_crossings
+from equiscale.laws.results import Analysis
+from equiscale.laws.uncertainty import Estimate, Interval
+from equiscale.laws.verdict import verdict
+
+__all__ = [
+    "PAPER",
+    "Analysis",
+    "Estimate",
+    "Interval",
+    "analyse",
+    "paper_crossings",
+    "predict_largest",
+    "score",
+    "verdict",
+]
