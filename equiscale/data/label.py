@@ -1,22 +1,29 @@
-"""Make and label the built-in set: NCI molecules -> conformers -> MMFF94 dynamics -> GFN2-xTB. Needs ``generate``.
+"""Make and label the built-in set: NCI molecules -> conformers -> MMFF94 dynamics -> GFN2-xTB. Needs
+``generate``.
 
-Per molecule 4 ETKDGv3 conformers, each the start of a Langevin trajectory (BAOAB; Leimkuhler & Matthews 2013) at 300,
-600 and 1000 K in turn. Each structure gets one Haar rotation and one shift from its own hash *before* its positions are
-rounded to the grid and labelled: conformer generators align molecules, and a model would learn that frame (method.md).
-Every random number comes from a hash of what it is for, so the set does not depend on the number of workers, on the
-order they finish in, or on how often the command was killed. tblite and torch may disagree about OpenMP: the labelling
-processes import no torch.
+Per molecule 4 ETKDGv3 conformers, each the start of a Langevin trajectory (BAOAB; Leimkuhler & Matthews 2013)
+at 300, 600 and 1000 K in turn. Each structure gets one Haar rotation and one shift from its own hash *before*
+its positions are rounded to the grid and labelled: conformer generators align molecules, and a model would
+learn that frame (method.md). Every random number comes from a hash of what it is for, so the set does not
+depend on the number of workers, on the order they finish in, or on how often the command was killed. tblite
+and torch may disagree about OpenMP: the labelling processes import no torch.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from equiscale.data import shards
+from equiscale.data.card import card_of
+from equiscale.data.shards import GRID, write_atomically
 from equiscale.data.split import digest
 from equiscale.data.structure import BOHR, HARTREE
 from equiscale.errors import InputError, need
@@ -27,7 +34,6 @@ TRAJECTORIES = 4
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 STEP, FRICTION = 1.0, 0.02  # fs, 1/fs
 EQUILIBRATION, BETWEEN = 200, 100  # steps
-GRID = 1e-3  # Å and eV/Å: what one unit of the stored integers means
 LARGEST_FORCE = 30.0  # eV/Å
 ACCURACY = 0.1  # of tblite: 0.01 meV/Å of label noise against 0.2 with the default
 KB = 0.0019872042586  # kcal/mol/K
@@ -55,13 +61,11 @@ def make(
     frames: int = 15,
     workers: int = 2,
 ) -> Path:
-    """Make the set in ``folder`` and return ``folder/builtin.h5``; what a killed call finished is not done again.
+    """Make the set in ``folder`` and return ``folder/builtin.h5`` (card beside it); what is done stays done.
 
-    ``molecules`` takes the first so many in hash order (all: about 2,835). Raises InputError where the folder holds
-    shards of other settings, or where a worker failed.
+    ``molecules`` takes the first so many in hash order (all: about 2,835). Raises InputError where the folder
+    holds shards of other settings, or where a worker failed.
     """
-    from equiscale.data import shards
-
     for name, value in (("molecules", molecules), ("frames", frames), ("workers", workers)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}: it must be at least 1.")
@@ -74,10 +78,15 @@ def make(
     written = folder / "recipe.json"
     if written.exists() and json.loads(written.read_text()) != recipe:
         raise InputError(f"{folder} holds shards made with other settings or versions: use another folder.")
-    shards.write_atomically(written, json.dumps(recipe, indent=1).encode())
+    write_atomically(written, json.dumps(recipe, indent=1).encode())
     chunks = {i // CHUNK: names[i : i + CHUNK] for i in range(0, len(names), CHUNK)}
+    start = time.monotonic()
+    fresh = not any(shards.shard_path(folder, chunk).exists() for chunk in chunks)
     shards.label_all(folder, chunks, frames, workers)
-    return shards.assemble(folder, list(chunks), recipe)
+    path = shards.assemble(folder, list(chunks), recipe)
+    minutes = (time.monotonic() - start) / 60 if fresh else None  # of a whole call only
+    write_atomically(folder / "builtin.toml", card_of(path, minutes, workers).encode())
+    return path
 
 
 def versions() -> dict[str, str]:
@@ -91,13 +100,15 @@ def versions() -> dict[str, str]:
 
 
 def molecule_list(max_atoms: int) -> list[str]:
-    """SMILES of RDKit's NCI list: neutral, one fragment, closed shell, MMFF-typable, small; unique, in hash order."""
+    """SMILES of RDKit's NCI list: neutral, one fragment, closed shell, MMFF-typable, small; unique, in hash
+    order.
+    """
     try:
-        from rdkit import Chem, RDConfig, RDLogger
+        from rdkit import Chem, RDConfig, rdBase
         from rdkit.Chem import rdForceFieldHelpers as mmff
     except ImportError as error:
         raise need("generate", error) from error
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
     found: set[str] = set()
     for line in (Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi").read_text().splitlines():
         molecule = Chem.MolFromSmiles(line.split()[0])
@@ -144,36 +155,38 @@ def label_molecule(smiles: str, index: int, frames: int) -> Frames:
 def sample(smiles: str, index: int, frames: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
     """Atomic numbers, and per trajectory its geometries (Å): conformers, minimised, then MMFF94 dynamics.
 
-    ``index`` (the molecule's place in the list) only says which temperature the first trajectory has, so that over
-    the list the three temperatures are equally frequent.
+    ``index`` (the molecule's place in the list) only says which temperature the first trajectory has, so that
+    over the list the three temperatures are equally frequent.
     """
     from rdkit import Chem
-    from rdkit.Chem import AllChem
+    from rdkit.Chem import rdDistGeom
+    from rdkit.Chem import rdForceFieldHelpers as mmff
 
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
-    settings = AllChem.ETKDGv3()
+    settings: Any = rdDistGeom.ETKDGv3()
     settings.randomSeed = digest(SEED, "conformers", smiles) % 2**31
     settings.numThreads = 1
-    conformers = list(AllChem.EmbedMultipleConfs(molecule, TRAJECTORIES, settings))
+    conformers = list(rdDistGeom.EmbedMultipleConfs(molecule, TRAJECTORIES, settings))
     if not conformers:
         settings.useRandomCoords = True
-        conformers = list(AllChem.EmbedMultipleConfs(molecule, TRAJECTORIES, settings))
+        conformers = list(rdDistGeom.EmbedMultipleConfs(molecule, TRAJECTORIES, settings))
     numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()])
     if not conformers:
         return numbers, []
     masses = np.array([atom.GetMass() for atom in molecule.GetAtoms()])[:, None]
-    properties = AllChem.MMFFGetMoleculeProperties(molecule, mmffVariant="MMFF94")
+    properties = mmff.MMFFGetMoleculeProperties(molecule, mmffVariant="MMFF94")
     trajectories = []
     for t in range(TRAJECTORIES):
         conformer = molecule.GetConformer(conformers[t % len(conformers)])
         start = conformer.GetPositions()
-        field = AllChem.MMFFGetMoleculeForceField(molecule, properties, confId=conformer.GetId())
+        field = mmff.MMFFGetMoleculeForceField(molecule, properties, confId=conformer.GetId())
         field.Initialize()
         field.Minimize(maxIts=500)
 
         def force(x, conformer=conformer, field=field):
             conformer.SetPositions(x)
-            field.Initialize()  # CalcGrad alone would use the distances of the positions before, and the atoms fly off
+            # CalcGrad alone would use the distances of the positions before, and the atoms fly off.
+            field.Initialize()
             return -np.array(field.CalcGrad()).reshape(-1, 3)
 
         rng = np.random.default_rng(digest(SEED, "dynamics", smiles, t))
@@ -225,7 +238,9 @@ def place(positions: Float[np.ndarray, "atoms 3"], rng: np.random.Generator) -> 
 
 
 def to_grid(values: np.ndarray) -> np.ndarray:
-    """Å or eV/Å in units of GRID, as integers (int16 holds ±32.767; a value beyond stays beyond and is refused later)."""
+    """Å or eV/Å in units of GRID, as integers (int16 holds ±32.767; a value beyond stays beyond and is
+    refused later).
+    """
     return np.rint(np.clip(np.nan_to_num(values, nan=32.767) / GRID, -32767, 32767)).astype(np.int16)
 
 
@@ -252,13 +267,9 @@ def gfn2(
 
 def label_chunk(path: str, chunk: int, smiles: list[str], frames: int) -> tuple[int, int]:
     """Label one chunk into one shard file (written atomically); structures kept and dropped."""
-    import io
+    from rdkit import rdBase
 
-    from rdkit import RDLogger
-
-    from equiscale.data.shards import write_atomically
-
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
     done = [label_molecule(s, chunk * CHUNK + i, frames) for i, s in enumerate(smiles)]
     arrays = {}
     for i, molecule in enumerate(done):

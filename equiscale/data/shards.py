@@ -1,12 +1,13 @@
 """Label chunks of molecules in several processes, survive being killed, and put the shards together.
 
-A shard is one file per chunk, written under another name and renamed: it is whole or not there, and a second call
-does only what is not there. Workers get one chunk at a time over a pipe; when the main process dies they read end of
-file and end as well, and when a worker dies its chunk goes to another.
+A shard is one file per chunk, written under another name and renamed: it is whole or not there, and a second
+call does only what is not there. Workers get one chunk at a time over a pipe; when the main process dies they
+read end of file and end as well, and when a worker dies its chunk goes to another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -21,9 +22,13 @@ import numpy as np
 from equiscale.data.split import CONFORMERS, TRAIN, common_elements, digest, roles
 from equiscale.errors import InputError, need
 
-# Shares of the 2,835 molecules: 79 and 79, and 312 that hold out one trajectory. Each gives more than 1,000 structures.
+GRID = 1e-3  # Å and eV/Å: what one unit of the stored integers means
+
+# Shares of the 2,835 molecules: 79 and 79, and 312 that hold out one trajectory. Each gives more than 1,000
+# structures.
 SHARE_MOLECULES, SHARE_TEST, SHARE_CONFORMERS = 0.028, 0.028, 0.11
-RARE = 20  # a molecule with an element found in fewer molecules trains always
+# A molecule with an element found in fewer molecules trains always (of 2,835; in proportion for fewer).
+RARE = 20
 TRIES = 2
 
 
@@ -55,7 +60,9 @@ class _Worker:
 
 
 def label_all(folder: Path, chunks: dict[int, list[str]], frames: int, workers: int) -> None:
-    """Every chunk that has no shard yet; progress on stderr. Ctrl-C ends the workers and loses only unfinished chunks."""
+    """Every chunk that has no shard yet; progress on stderr. Ctrl-C ends the workers and loses only
+    unfinished chunks.
+    """
     todo = [c for c in chunks if not shard_path(folder, c).exists()]
     progress = _Progress(len(chunks), len(chunks) - len(todo))
     if not todo:
@@ -83,7 +90,8 @@ def label_all(folder: Path, chunks: dict[int, list[str]], frames: int, workers: 
                     tries[chunk] += 1
                     if tries[chunk] >= TRIES:
                         raise InputError(
-                            f"a labelling process died twice on molecules {', '.join(chunks[chunk])} (out of memory?); "
+                            f"a labelling process died twice on molecules {', '.join(chunks[chunk])} "
+                            "(out of memory?); "
                             "what was finished is kept, and the same command goes on."
                         ) from None
                     worker.process.join()
@@ -122,10 +130,9 @@ def _start(context) -> _Worker:
 
 def _give(worker: _Worker, chunk: int, folder: Path, chunks: dict[int, list[str]], frames: int) -> None:
     worker.chunk = chunk
-    try:
+    # One that died idle: the wait for its answer meets the end of file and starts another.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         worker.pipe.send((str(shard_path(folder, chunk)), chunk, chunks[chunk], frames))
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it died idle: the wait for its answer meets the end of file and starts another
 
 
 def _work(pipe: Connection) -> None:
@@ -150,7 +157,9 @@ def _work(pipe: Connection) -> None:
 
 
 class _Progress:
-    """Chunks done and the time left, on stderr: one line rewritten on a terminal, a plain line now and then elsewhere."""
+    """Chunks done and the time left, on stderr: one line rewritten on a terminal, a plain line now and then
+    elsewhere.
+    """
 
     def __init__(self, total: int, done: int):
         self.total, self.done, self.before = total, done, done
@@ -167,7 +176,8 @@ class _Progress:
             return
         self.spoken = now
         left = (now - self.start) / (self.done - self.before) * (self.total - self.done)
-        text = f"shard {self.done} of {self.total}, {self.kept} structures, {self.dropped} dropped, {left / 60:.1f} min left"
+        text = f"shard {self.done} of {self.total}, {self.kept} structures, {self.dropped} dropped, "
+        text += f"{left / 60:.1f} min left"
         if self.terminal:
             print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
         else:
@@ -185,9 +195,11 @@ class _Progress:
 def parts_of(
     smiles: list[str], numbers: list[np.ndarray], owner: np.ndarray, trajectory: np.ndarray
 ) -> np.ndarray:
-    """The part of every structure: molecules by the hash of their SMILES, held-out trajectories by another."""
+    """The part of every structure: molecules by the hash of their SMILES, held-out trajectories by
+    another.
+    """
     count = len(smiles)
-    eligible = common_elements([frozenset(z.tolist()) for z in numbers], RARE)
+    eligible = common_elements([frozenset(z.tolist()) for z in numbers], max(2, round(RARE * count / 2835)))
     role = roles(
         smiles,
         eligible,
@@ -263,6 +275,7 @@ def assemble(folder: Path, chunks: list[int], recipe: dict) -> Path:
             "ETKDGv3, MMFF94 Langevin dynamics at 300, 600, 1000 K; random orientation and shift"
         )
         file.attrs["molecules"] = "NCI list of RDKit (BSD-3-Clause)"
+        file.attrs["grid"] = GRID
         file.attrs["dropped"] = dropped
         for key, value in recipe.items():
             file.attrs[f"recipe_{key}"] = value

@@ -1,7 +1,8 @@
-"""Which structure trains and which validates: by molecule, from hashes of names, so that nothing depends on an order.
+"""Which structure trains and which validates: by molecule, from hashes of names, so that nothing depends on
+an order.
 
-A molecule's rank is the SHA-256 of its name; the first go to validation "molecules", the next to "test", the next
-stay in training but give some of their structures to validation "conformers" (method.md, Fresh data).
+A molecule's rank is the SHA-256 of its name; the first go to validation "molecules", the next to "test", the
+next stay in training but give some of their structures to validation "conformers" (method.md, Fresh data).
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ TRAIN, MOLECULES, CONFORMERS, TEST = range(len(PARTS))
 
 
 def digest(*words: object) -> int:
-    """SHA-256 of the words as an integer: the one source of every seed and every order in the data chapter."""
+    """SHA-256 of the words as an integer: the one source of every seed and every order in the data
+    chapter.
+    """
     return int.from_bytes(hashlib.sha256("|".join(map(str, words)).encode()).digest(), "big")
 
 
 def hash_order(names: Sequence[str], salt: object = "") -> Int[np.ndarray, " n"]:
-    """Indices that sort ``names`` by the hash of salt and name: a shuffle that adding a name does not reshuffle."""
+    """Indices that sort ``names`` by the hash of salt and name: a shuffle that adding a name does not
+    reshuffle.
+    """
     return np.array(sorted(range(len(names)), key=lambda i: (digest(salt, names[i]), i)), dtype=np.int64)
 
 
@@ -38,10 +43,11 @@ def roles(
     conformers: int,
     salt: object = "split",
 ) -> Int[np.ndarray, " groups"]:
-    """A part per group: the first ``molecules`` in hash order, then ``test``, then ``conformers``; the rest trains.
+    """A part per group: the first ``molecules`` in hash order, then ``test``, then ``conformers``; the rest
+    trains.
 
-    A group of the role "conformers" still trains: only some of its structures are held out. Groups that are not
-    ``eligible`` (an element that hardly any other has, say) train always.
+    A group of the role "conformers" still trains: only some of its structures are held out. Groups that are
+    not ``eligible`` (an element that hardly any other has, say) train always.
     """
     order = [g for g in hash_order(names, salt) if eligible[g]]
     role = np.full(len(names), TRAIN, dtype=np.int8)
@@ -52,7 +58,9 @@ def roles(
 
 
 def common_elements(elements: Sequence[frozenset[int]], at_least: int) -> Bool[np.ndarray, " groups"]:
-    """Which groups hold only elements found in ``at_least`` groups: holding out another would leave training without."""
+    """Which groups hold only elements found in ``at_least`` groups: holding out another would leave training
+    without.
+    """
     count: dict[int, int] = {}
     for group in elements:
         for z in group:
@@ -68,11 +76,12 @@ def by_group(
     conformers: float = 0.04,
     seed: int = 0,
 ) -> Store:
-    """``store`` with parts: whole groups for "molecules" and "test", late structures of training groups for "conformers".
+    """``store`` with parts: whole groups for "molecules" and "test", late structures of training groups for
+    "conformers".
 
-    Fractions are of groups for the first two and of structures for the third, which takes the last third of a group's
-    structures in the order of the file (neighbours in a trajectory are alike; a random third would be seen in training).
-    Groups of fewer than three structures give none. At least one group is left to train.
+    Fractions are of groups for the first two and of structures for the third, which takes the last third of a
+    group's structures in the order of the file (neighbours in a trajectory are alike; a random third would be
+    seen in training). Groups of fewer than three structures give none. At least one group is left to train.
     """
     present, group = np.unique(store.group, return_inverse=True)
     count = len(present)
@@ -107,11 +116,14 @@ def by_group(
 def nested(
     store: Store, structures: int, *, seed: int = 0, part: str = "train"
 ) -> Int[np.ndarray, " structures"]:
-    """Indices of the first ``structures`` of a part in hash order: a smaller subset is always inside a larger one."""
+    """Indices of the first ``structures`` of a part in hash order: a smaller subset is always inside a larger
+    one.
+    """
     indices = store.where(part)
     if not 0 < structures <= len(indices):
         raise InputError(f"{structures} structures were asked of part {part!r}, which has {len(indices)}.")
-    # Name by molecule and place within it, so that a subset does not depend on where in the store a molecule lies.
+    # Name by molecule and place within it, so that a subset does not depend on where in the store a molecule
+    # lies.
     seen: dict[int, int] = {}
     names = []
     for s in indices:

@@ -14,13 +14,15 @@ from equiscale.data.structure import Structure
 from equiscale.errors import InputError
 
 PARTS = ("train", "molecules", "conformers", "test")
-"""Which part of a split a structure belongs to: training; validation on new molecules; validation on new conformers
-of training molecules; test (new molecules, never looked at by a study)."""
+"""Which part of a split a structure belongs to: training; validation on new molecules; validation on new
+conformers of training molecules; test (new molecules, never looked at by a study)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """Structures one after another; atoms of structure s are rows ``offsets[s]:offsets[s + 1]``. Å, eV, eV/Å."""
+    """Structures one after another; atoms of structure s are rows ``offsets[s]:offsets[s + 1]``. Å, eV,
+    eV/Å.
+    """
 
     offsets: Int[np.ndarray, " structures_and_1"]
     numbers: Int[np.ndarray, " atoms"]
@@ -120,7 +122,9 @@ class Store:
         for s, structure in enumerate(structures):
             if structure.energy is None or structure.forces is None:
                 missing = "energy" if structure.energy is None else "forces"
-                raise InputError(f"structure {s} has no {missing}: training needs both labels on every structure.")
+                raise InputError(
+                    f"structure {s} has no {missing}: training needs both labels on every structure."
+                )
         names = sorted({s.group for s in structures})
         index = {name: i for i, name in enumerate(names)}
         cells = [np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]

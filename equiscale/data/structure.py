@@ -24,7 +24,7 @@ ENERGY_UNITS = {
 }
 LENGTH_UNITS = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0}
 
-SYMBOLS = (
+SYMBOLS = (  # noqa: SIM905
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr "
     "Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
     "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr"
@@ -56,8 +56,8 @@ def _factor(units: dict[str, float], unit: str) -> float:
 class Structure:
     """One labelled configuration of atoms: Å, eV, eV/Å; ``None`` where there is no label or no cell.
 
-    ``cell`` holds lattice vectors as rows, periodic in all three; ``spin`` is the multiplicity; ``group`` names the
-    molecule, which is what a split keeps together.
+    ``cell`` holds lattice vectors as rows, periodic in all three; ``spin`` is the multiplicity; ``group``
+    names the molecule, which is what a split keeps together.
     """
 
     numbers: Int[np.ndarray, " atoms"]

@@ -1,0 +1,217 @@
+"""Readers: files as people have them -> structures in eV and Å. Key names are the user's to give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from equiscale.data import split
+from equiscale.data.builtin import builtin, unpack
+from equiscale.data.checks import check
+from equiscale.data.store import Store
+from equiscale.data.structure import SYMBOLS, Structure, to_angstrom, to_eV, to_eV_per_angstrom
+from equiscale.errors import InputError, need
+
+CHARGE_KEYS = ("charge", "total_charge")  # tried in this order where no key is given
+SPIN_KEYS = ("spin", "multiplicity", "total_spin")
+
+
+class Reading(NamedTuple):
+    """A file's structures, and the energies (eV) of its isolated atoms by atomic number."""
+
+    structures: list[Structure]
+    isolated: dict[int, float]
+
+
+def load(name_or_path: str | Path, *, seed: int = 0, **keys: Any) -> Store:
+    """The set "builtin", a file of ``equiscale data make`` (.h5), or an extxyz file with the keys of
+    ``read_extxyz``.
+
+    An extxyz file is split by group with ``seed``: 80 % of structures train, 8 % each new molecules and test,
+    4 % new conformers (where training molecules have three structures or more).
+    """
+    if str(name_or_path) == "builtin":
+        _no_keys(keys, "the built-in set")
+        return builtin()
+    path = _existing(Path(name_or_path))
+    if path.suffix == ".h5":
+        _no_keys(keys, str(path))
+        return check(unpack(path), str(path))
+    structures = read_extxyz(path, **keys).structures
+    if not structures:
+        raise InputError(f"{path} holds isolated atoms only: there is nothing to train on.")
+    return split.by_group(Store.from_structures(structures), seed=seed)
+
+
+def read_extxyz(
+    path: str | Path,
+    *,
+    energy_key: str = "energy",
+    forces_key: str = "forces",
+    charge_key: str | None = None,
+    spin_key: str | None = None,
+    group_key: str | None = None,
+    energy_unit: str = "eV",
+    length_unit: str = "angstrom",
+) -> Reading:
+    """All structures of an extxyz file, checked; isolated atoms apart.
+
+    Forces are in ``energy_unit/length_unit``. Without keys charge and spin are looked for under their usual
+    names, else 0 and 1; the group is the chemical formula. An isolated atom is a structure of one atom
+    without a cell, or one with ``config_type=IsolatedAtom``; of several of one element the lowest energy
+    counts.
+    """
+    path = _existing(Path(path))
+    structures: list[Structure] = []
+    isolated: dict[int, float] = {}
+    for s, atoms in enumerate(_frames(path)):
+        info, arrays = _labels(atoms)
+        where = f"structure {s} of {path}"
+        z = int(atoms.numbers[0]) if len(atoms) else 0
+        named = str(info.get("config_type", "")).lower() == "isolatedatom"
+        if len(atoms) == 1 and (named or not atoms.pbc.any()):
+            energy = to_eV(_energy(info, energy_key, where, arrays), energy_unit)
+            isolated[z] = min(energy, isolated.get(z, np.inf))
+            continue
+        forces = arrays.get(forces_key)
+        if forces is None:
+            raise InputError(_missing("forces", forces_key, "forces_key", where, info, arrays))
+        if np.shape(forces) != (len(atoms), 3) or np.asarray(forces).dtype.kind not in "fiu":
+            raise InputError(
+                f"{where}: {forces_key!r} is not three numbers per atom; name another forces_key."
+            )
+        structures.append(
+            Structure(
+                atoms.numbers.astype(np.int64),
+                to_angstrom(np.asarray(atoms.positions, np.float64), length_unit),
+                to_eV(_energy(info, energy_key, where, arrays), energy_unit),
+                to_eV_per_angstrom(np.asarray(forces, np.float64), energy_unit, length_unit),
+                _cell(atoms, where, length_unit),
+                _integer(info, charge_key, CHARGE_KEYS, 0, "charge_key", where, arrays),
+                _integer(info, spin_key, SPIN_KEYS, 1, "spin_key", where, arrays),
+                _group(info, group_key, atoms, where, arrays),
+            )
+        )
+    if not structures and not isolated:
+        raise InputError(f"{path} is empty: there are no structures.")
+    if structures:
+        check(Store.from_structures(structures), str(path))
+    if not np.isfinite(list(isolated.values())).all():
+        raise InputError(f"{path} has an isolated atom with NaN or infinite energy: correct it or remove it.")
+    return Reading(structures, isolated)
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f'there is no file {path}: give a path to a file, or "builtin".')
+    if not path.is_file():
+        raise InputError(f"{path} is a folder: give a path to a file.")
+    return path
+
+
+def _no_keys(keys: Mapping[str, Any], what: str) -> None:
+    if keys:
+        raise InputError(f"{what} takes no {', '.join(keys)}: these are for extxyz files.")
+
+
+def _frames(path: Path) -> list:
+    """ASE's atoms; whatever its parser trips over is one sentence."""
+    try:
+        from ase.io import read
+    except ImportError as error:
+        raise need("train", error) from error
+    with open(path, "rb") as file:
+        if not file.read(4096).strip():
+            raise InputError(f"{path} is empty: there are no structures.")
+    try:
+        return list(read(path, index=":", format="extxyz"))
+    except Exception as error:  # the parser raises half a dozen kinds, KeyError for a wrong symbol among them
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is not an extxyz file that can be read ({reason[:200]}).") from error
+
+
+def _labels(atoms) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Per-structure and per-atom values under the names they have in the file.
+
+    ASE from 3.23 on moves what it knows as results (energy, forces, …) out of ``info`` and ``arrays`` into a
+    calculator.
+    """
+    info = dict(atoms.info)
+    arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
+    results = {} if atoms.calc is None else atoms.calc.results
+    for key, value in results.items():
+        per_atom = np.ndim(value) > 0 and len(value) == len(atoms) and key != "stress"
+        (arrays if per_atom else info).setdefault(key, value)
+    return info, arrays
+
+
+def _energy(info: Mapping[str, Any], key: str, where: str, arrays: Mapping[str, Any]) -> float:
+    if key not in info:
+        raise InputError(_missing("energy", key, "energy_key", where, info, arrays))
+    try:
+        return float(info[key])
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{where}: {key!r} is {info[key]!r}, not one number; name another energy_key."
+        ) from None
+
+
+def _missing(
+    what: str, key: str, field: str, where: str, info: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> str:
+    per_structure, per_atom = (", ".join(sorted(keys)) or "none" for keys in (info, arrays))
+    return (
+        f"{where} has no {what} under {key!r}; there are {per_structure} (per structure) and {per_atom} "
+        f"(per atom): name one as {field}."
+    )
+
+
+def _integer(
+    info: Mapping[str, Any],
+    key: str | None,
+    usual: tuple[str, ...],
+    default: int,
+    field: str,
+    where: str,
+    arrays: Mapping[str, Any],
+) -> int:
+    if key is None:
+        key = next((k for k in usual if k in info), None)
+        if key is None:
+            return default
+    if key not in info:
+        raise InputError(_missing(field.removesuffix("_key"), key, field, where, info, arrays))
+    try:
+        value = float(info[key])
+    except (TypeError, ValueError):
+        value = np.nan
+    lowest = 1 if field == "spin_key" else -128
+    if not (value == round(value, 0) and lowest <= value <= 127):
+        kind = "a multiplicity (1, 2, …)" if field == "spin_key" else "a whole number"
+        raise InputError(f"{where}: {key!r} is {info[key]!r}, not {kind}; name another {field}.")
+    return int(value)
+
+
+def _group(info: Mapping[str, Any], key: str | None, atoms, where: str, arrays: Mapping[str, Any]) -> str:
+    if key is None:
+        z, count = np.unique(atoms.numbers, return_counts=True)
+        return "".join(f"{SYMBOLS[a]}{n if n > 1 else ''}" for a, n in zip(z[::-1], count[::-1]))
+    if key not in info:
+        raise InputError(_missing("group", key, "group_key", where, info, arrays))
+    return str(info[key])
+
+
+def _cell(atoms, where: str, unit: str) -> np.ndarray | None:
+    if not atoms.pbc.any():
+        return None  # a box around a molecule is not a period
+    if not atoms.pbc.all():
+        raise InputError(
+            f"{where} is periodic in some directions only: cells must be periodic in all three or none."
+        )
+    cell = to_angstrom(np.asarray(atoms.cell.array, np.float64), unit)
+    if not abs(np.linalg.det(cell)) > 1e-6:
+        raise InputError(f"{where} is periodic and its cell has no volume: give its Lattice.")
+    return cell
