@@ -11,8 +11,8 @@ ATOMS = 18.0  # per structure
 BATCH = 8
 TRIVIAL = 2.16
 
-# L = A N^-alpha + B D^-beta; A and B are given by the two terms' size at N = 2e4 and at D = 2e5. kappa: forward
-# FLOP per atom and parameter at the smallest width; drift: its slope in ln N; hours: per PFLOP at the smallest width.
+# L = A N^-alpha + B D^-beta, with A and B from the two terms at N = 2e4 and at D = 2e5. kappa: forward FLOP
+# per atom and parameter at the smallest width; drift: its slope in ln N; hours: per PFLOP at that width.
 TRUTH: dict[str, dict[str, float]] = {
     "mpnn": {
         "alpha": 0.25,
@@ -95,7 +95,7 @@ def table(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """A table and its facts.
 
-    noise               standard deviation of ln L between runs; checkpoint_noise between evaluations (default half)
+    noise               deviation of ln L between runs; checkpoint_noise between evaluations (default half)
     seeds               how often the smallest, the middle and the largest rung are repeated
     widths              a tuple, or how many of the default ladder
     conformers          loss on new conformers / loss on new molecules
