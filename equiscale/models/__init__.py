@@ -1,1 +1,15 @@
-"""TODO"""
+"""Architectures. To add one: write its folder, then name its config in ``ModelConfig`` — the whole registry.
+
+Configs import no torch; ``build`` does. ``docs/add-an-architecture.md`` leads through it.
+"""
+
+from typing import Annotated
+
+from pydantic import Discriminator
+
+from equiscale.models.egnn import EGNNConfig
+from equiscale.models.mpnn import MPNNConfig
+
+ModelConfig = Annotated[EGNNConfig | MPNNConfig, Discriminator("kind")]
+
+__all__ = ["EGNNConfig", "MPNNConfig", "ModelConfig"]

@@ -1,0 +1,164 @@
+"""Where runs are trained: local processes, one thread each, that survive neither their parent nor a full disk in silence.
+
+A launcher maps a function over items and yields events as they come, in any order. The function is given, so this
+chapter knows no training. An item is started again when its process dies; the function resumes by itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from equiscale.errors import InputError
+
+RETRIES = 5
+"""How often an item is started again after its process died."""
+
+
+class Stopped(Exception):
+    """Raised inside the function by ``tell`` when the launcher was asked to stop; whatever was saved is kept."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """``kind``: "started", "progress" (``value``: what the function told), "done" (its result), "died" (why)."""
+
+    kind: str
+    item: Any
+    value: Any = None
+
+
+Work = Callable[[Any, Callable[[Any], None]], Any]
+"""(item, tell) -> result. Must be picklable; is made once per process and called for many items."""
+
+
+class _Worker:
+    def __init__(self, work: Work):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.item: Any = None
+
+    def give(self, item: Any) -> None:
+        self.item = item
+        self.pipe.send(item)
+
+    def end(self, patience: float) -> None:
+        self.process.join(patience)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[Event]:
+    """Call ``work`` on every item in ``workers`` processes, in order; yields events as they come.
+
+    A process that dies (killed, out of memory) is replaced and its item started again, up to RETRIES times. An
+    InputError inside the function ends everything with that sentence; Ctrl-C lets every process save first.
+    """
+    waiting = list(items)
+    deaths: dict[int, int] = {}
+    crew: list[_Worker] = []
+    # Children inherit the environment: the maths libraries read it when they are loaded.
+    threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    os.environ.update({name: "1" for name in threads})
+    clean = False
+    try:
+        while waiting or any(w.item is not None for w in crew):
+            crew = [w for w in crew if w.item is not None or waiting]
+            for worker in crew:
+                if worker.item is None and waiting:
+                    worker.give(waiting.pop(0))
+                    yield Event("started", worker.item)
+            while waiting and len(crew) < workers:
+                worker = _Worker(work)
+                crew.append(worker)
+                worker.give(waiting.pop(0))
+                yield Event("started", worker.item)
+            for pipe in wait([w.pipe for w in crew], timeout=1.0):
+                worker = next(w for w in crew if w.pipe is pipe)
+                try:
+                    kind, value = worker.pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    worker.end(1.0)
+                    crew.remove(worker)
+                    item, code = worker.item, worker.process.exitcode
+                    deaths[id(item)] = deaths.get(id(item), 0) + 1
+                    if deaths[id(item)] > RETRIES:
+                        raise InputError(
+                            f"{item} was started {RETRIES + 1} times and its process died each time (exit code {code}): "
+                            "it may need more memory than there is."
+                        ) from None
+                    waiting.insert(0, item)
+                    yield Event("died", item, f"exit code {code}")
+                    continue
+                if kind == "refused":
+                    raise InputError(value)
+                if kind == "failed":
+                    raise RuntimeError(f"{worker.item} failed:\n{value}")
+                if kind == "done":
+                    item, worker.item = worker.item, None
+                    yield Event("done", item, value)
+                elif kind == "progress":
+                    yield Event("progress", worker.item, value)
+        clean = True
+    finally:
+        for name, value in threads.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        for worker in crew:
+            if worker.process.is_alive():
+                if clean:
+                    worker.pipe.send(None)
+                else:
+                    worker.process.terminate()  # asks it to save: see _serve
+        for worker in crew:
+            worker.end(20.0)
+
+
+def _serve(pipe: Connection, work: Work, parent: int) -> None:
+    """A worker's life: items in, events out, until told to end, or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+    def tell(value: Any) -> None:
+        if stop.is_set():
+            raise Stopped
+        pipe.send(("progress", value))
+
+    while not stop.is_set():
+        try:
+            if not pipe.poll(0.5):
+                continue
+            item = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if item is None:
+            return
+        try:
+            pipe.send(("done", work(item, tell)))
+        except Stopped:
+            return
+        except InputError as error:
+            pipe.send(("refused", str(error)))
+        except Exception:
+            pipe.send(("failed", traceback.format_exc()))
+
+
+def _watch(parent: int) -> None:
+    """End at once when the parent was killed: a worker nobody listens to must not go on writing."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

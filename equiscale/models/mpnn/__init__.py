@@ -1,0 +1,59 @@
+"""The unconstrained MPNN of the scaling paper: configuration, declared properties and published compute."""
+
+from typing import ClassVar, Literal
+
+from equiscale.config import config
+from equiscale.errors import InputError
+
+
+@config
+class MPNNConfig:
+    """Raw relative vectors and distances as edge features, no symmetry but translation (eq. 9; FAENet's "simple").
+
+    Defaults give table 3 of the scaling paper: N = 12w² + 131w + 137⌈w/2⌉ + 4⌊w/2⌋ + 4.
+    """
+
+    kind: Literal["mpnn"] = "mpnn"
+    width: int = 128
+    depth: int = 5
+    cutoff: float = 6.0  # Å
+    max_neighbors: int | None = 30
+    num_radial: int = 136
+    radial: Literal["gaussian", "bessel"] = "gaussian"
+    envelope: Literal["none", "polynomial"] = "none"
+    elements: tuple[int, ...] | None = None  # None: a row for each Z up to 100
+    aggregation: Literal["mean", "sum"] = "mean"
+    norm: Literal["graph", "atom"] = "graph"
+    forces: Literal["direct", "conservative"] = "direct"
+    translation_invariant: bool = True  # False: absolute positions are embedded too (appendix J)
+
+    equivariant: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.forces == "conservative" and self.envelope == "none":
+            raise InputError("conservative forces need an envelope: set envelope='polynomial' in the MPNN's config.")
+
+    @property
+    def extensive(self) -> bool:
+        """Far fragments do not see each other."""
+        return self.norm == "atom" and self.translation_invariant
+
+    @property
+    def smooth(self) -> bool:
+        """Energies and forces are continuous when an atom crosses the cutoff."""
+        return self.envelope != "none" and self.aggregation == "sum" and self.max_neighbors is None
+
+    def flops(self, atoms: int, edges: int) -> float:
+        """Forward FLOPs of the published formulation: 2 (12w² + 4w) per atom, 2 (3⌊w/2⌋ + n_rbf⌈w/2⌉) per edge."""
+        w, low = self.width, self.width // 2
+        node = (2 * self.depth + 2) * w * w + (4 if self.forces == "direct" else 1) * w
+        if self.forces == "conservative":
+            node -= w * w
+        if not self.translation_invariant:
+            node += 3 * w
+        return 2.0 * (atoms * node + edges * (3 * low + self.num_radial * (w - low)))
+
+    def build(self):
+        from equiscale.models.mpnn.potential import MPNN
+
+        return MPNN(self)

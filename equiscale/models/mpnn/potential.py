@@ -1,0 +1,63 @@
+"""The unconstrained MPNN: translation-invariant, not rotation-equivariant by design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.functional import silu
+
+from equiscale.graph import AtomGraph, safe_norm, sum_by
+from equiscale.models.base import AtomicOutput, ElementEmbedding, Potential, norm
+from equiscale.models.mpnn import MPNNConfig
+from equiscale.radial import RadialBasis, envelope
+
+
+class Layer(nn.Module):
+    """h <- h + f(mean_u h_u ⊙ e_uv), f = norm, SiLU, linear, SiLU, linear, SiLU. No w×w matrix acts on edges."""
+
+    def __init__(self, config: MPNNConfig):
+        super().__init__()
+        self.norm = norm(config.norm, config.width)
+        self.lin1 = nn.Linear(config.width, config.width)
+        self.lin2 = nn.Linear(config.width, config.width)
+
+    def forward(self, h, edge, per_edge, graph: AtomGraph):
+        m = sum_by(graph.receiver, h.index_select(0, graph.sender) * edge, len(h))
+        m = m if per_edge is None else m * per_edge
+        return h + silu(self.lin2(silu(self.lin1(silu(self.norm(m, graph))))))
+
+
+class MPNN(Potential):
+    def __init__(self, config: MPNNConfig):
+        super().__init__()
+        w, low = config.width, config.width // 2
+        self.config = config
+        self.embed = ElementEmbedding(config.elements, w)
+        self.place = None if config.translation_invariant else nn.Linear(3, w, bias=False)
+        self.basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
+        self.edge_vector = nn.Linear(3, low)
+        self.edge_radial = nn.Linear(config.num_radial, w - low)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
+        self.energy = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, 1))
+        direct = config.forces == "direct"
+        self.force = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, 3)) if direct else None
+
+    def input_parameters(self) -> Iterator[nn.Parameter]:
+        yield self.embed.table.weight
+        yield from self.edge_radial.parameters()
+
+    def forward(self, graph: AtomGraph) -> AtomicOutput:
+        r = graph.vectors
+        d = safe_norm(r)
+        edge = silu(torch.cat([self.edge_vector(r), self.edge_radial(self.basis(d))], dim=1))  # (edges, w)
+        smooth = envelope(self.config.envelope, d, self.config.cutoff)
+        edge = edge if smooth is None else edge * smooth[:, None]
+        h = self.embed(graph.numbers)  # (atoms, w)
+        h = h if self.place is None else h + self.place(graph.positions)
+        mean = self.config.aggregation == "mean"
+        per_edge = graph.degree.clamp(min=1).to(h.dtype).reciprocal()[:, None] if mean else None
+        for layer in self.layers:
+            h = layer(h, edge, per_edge, graph)
+        return AtomicOutput(self.energy(h).squeeze(-1), None if self.force is None else self.force(h))

@@ -1,0 +1,288 @@
+"""One training run: what decides it (``RunSpec``), what came of it (``RunRecord``), and many of them as one table."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from equiscale.config import canonical, config, from_json, to_json
+from equiscale.errors import InputError
+from equiscale.models import ModelConfig
+
+SCHEMA = 1
+"""Version of specs and records. A results folder of another version is refused, never half-read."""
+
+Sets = ("molecules", "conformers")
+"""The two validation sets: new molecules, and new conformers of training molecules."""
+
+
+@config
+class DataSpec:
+    """Which structures are trained on: the first ``structures`` of the training part in the seed's order."""
+
+    name: str = "builtin"  # "builtin", or the path of an extxyz file
+    content_hash: str = ""  # of the whole store; filled in when a study is resolved
+    structures: int = 0
+    epochs: int = 1
+    augment: bool = False  # a fresh Haar rotation for each structure each time it is seen
+    scale: Literal["std", "force_rms"] = "std"
+    references: Literal["least_squares", "isolated_atoms"] = "least_squares"
+    keys: tuple[tuple[str, str], ...] = ()  # options of the reader, such as ("energy_key", "REF_energy")
+
+
+@config
+class OptimSpec:
+    """Schedule-free AdamW, and how its rate follows the width."""
+
+    learning_rate: float = 1e-2  # at ``base_width``
+    base_width: int = 32
+    width_rule: Literal["mup", "paper"] = "mup"
+    batch_structures: int = 4
+    atom_budget: int = 4096  # cuts a step into micro-batches; changes rounding only
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float | None = 10.0  # norm of the whole gradient
+    energy_weight: float = 1.0
+    force_weight: float = 1.0
+
+
+@config
+class EvalSpec:
+    """When and on how much a run is looked at. Looking changes nothing in the run."""
+
+    log_points: int = 12
+    linear_points: int = 10
+    structures: int = 256  # of each validation set, in the curve; the end is evaluated on all of them too
+    first_fraction: float = 0.01  # of the steps, where the log-spaced points begin
+
+
+@config
+class RunSpec:
+    """Everything that decides a run's outcome, and nothing that does not (such as the device or the folder)."""
+
+    model: ModelConfig  # type: ignore[valid-type]
+    data: DataSpec
+    optim: OptimSpec = OptimSpec()
+    evaluation: EvalSpec = EvalSpec()
+    dtype: Literal["float32", "tf32", "bf16"] = "float32"
+    seed: int = 0
+    schema_version: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """Content hash: two equal specs are the same run, whoever launches them."""
+        return hashlib.sha256(canonical(RunSpec, self).encode()).hexdigest()[:16]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.data.structures // self.optim.batch_structures
+
+    @property
+    def steps(self) -> int:
+        """Whole steps only: every step has the same number of structures."""
+        return self.steps_per_epoch * self.data.epochs
+
+    def __str__(self) -> str:
+        return f"{self.model.kind} w={self.model.width} seed={self.seed}"
+
+
+@config
+class Losses:
+    """Figures of one validation set. L is eq. 1: the mean over structures of per-structure means, normalised."""
+
+    loss: float
+    energy_loss: float
+    force_loss: float
+    atom_loss: float  # L with every atom, not every structure, weighing the same
+    energy_mae: float  # meV/atom
+    force_mae: float  # meV/Å, mean over structures of the mean norm of the force error
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(x) for x in (self.loss, self.energy_loss, self.force_loss))
+
+
+@config
+class Clock:
+    """What a second run on the same machine would not repeat to the bit."""
+
+    seconds_train: float = 0.0  # training steps alone, as they were: two processes side by side vary
+    seconds_total: float = 0.0  # loading and validation included
+
+
+@config
+class Evaluation:
+    """One look at a run."""
+
+    step: int
+    structures: int
+    atoms: int
+    unique_atoms: int
+    flops_model: float  # 3 x forward FLOPs of the published formulation
+    flops_executed: float
+    train_loss: float  # mean over the steps since the last look
+    molecules: Losses
+    conformers: Losses
+    clock: Clock = Clock()
+
+
+@config
+class RunRecord:
+    """What came of a run: the curve, the end, what it cost, and where it ran."""
+
+    spec: RunSpec
+    status: Literal["ok", "did not learn", "diverged"]
+    reason: str  # why the status is not "ok"
+    parameters: int
+    parameters_body: int  # without embedding and radial-basis weights
+    curve: tuple[Evaluation, ...]
+    final_molecules: Losses  # on every structure of the set
+    final_conformers: Losses
+    trivial_molecules: Losses  # per-element energies and zero force
+    trivial_conformers: Losses
+    mu: float  # eV
+    sigma: float  # eV
+    max_gradient_norm: float
+    clipped_steps: int
+    step_seconds: float | None = None  # median step, the rung timed alone; None: it was not
+    shared_device: bool = False  # other runs used the device at the same time: unfit for laws in measured hours
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def without_clock(self) -> dict[str, Any]:
+        """The record less clock times and provenance: what an undisturbed run and a resumed one share to the bit."""
+        record = json.loads(to_json(RunRecord, self))
+        for evaluation in record["curve"]:
+            del evaluation["clock"]
+        for name in ("step_seconds", "provenance"):
+            del record[name]
+        return record
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of the file or none of it: written beside, flushed to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): free some space or choose another results folder; "
+            "what was recorded before is kept."
+        ) from None
+
+
+def save(record: RunRecord, folder: Path) -> Path:
+    """Write ``<key>.json``, last and atomically: the commit point of a run."""
+    path = folder / f"{record.spec.key}.json"
+    write_atomically(path, to_json(RunRecord, record))
+    return path
+
+
+def load(path: Path) -> RunRecord:
+    """One record; raises InputError for another version or a damaged file."""
+    try:
+        text = path.read_bytes()
+        version = json.loads(text)["spec"]["schema_version"]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is not a run record: remove it, and `equiscale run` trains that run again.") from None
+    if version != SCHEMA:
+        raise InputError(
+            f"{path} has schema version {version}, this equiscale reads {SCHEMA}: use the equiscale that wrote it, "
+            "or another results folder."
+        )
+    return from_json(RunRecord, text, str(path))
+
+
+def load_all(folder: Path) -> list[RunRecord]:
+    """Every record of a results folder, sorted by architecture, width and seed."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not there: name a results folder that `equiscale run` wrote.")
+    paths = [p for p in sorted(folder.glob("*.json")) if len(p.stem) == 16]
+    records = [load(p) for p in paths]
+    return sorted(records, key=lambda r: (r.spec.model.kind, r.spec.model.width, r.spec.seed, r.spec.key))
+
+
+def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """One row per evaluation of every run that did not diverge, and the runs that did, each with its reason."""
+    rows: dict[str, list[Any]] = {}
+    dropped = []
+    for record in records:
+        spec = record.spec
+        about = {"run": spec.key, "architecture": spec.model.kind, "width": spec.model.width, "seed": spec.seed}
+        if record.status == "diverged":
+            dropped.append({**about, "reason": f"diverged: {record.reason}"})
+            continue
+        for e in record.curve:
+            row = {
+                **about,
+                "depth": spec.model.depth,
+                "step": e.step,
+                "N": float(record.parameters),
+                "N_body": float(record.parameters_body),
+                "D": float(e.atoms),
+                "unique_atoms": float(e.unique_atoms),
+                "structures": e.structures,
+                "C": e.flops_model,
+                "C_executed": e.flops_executed,
+                "H_train": math.nan if record.step_seconds is None else e.step * record.step_seconds / 3600,
+                "H_train_measured": e.clock.seconds_train / 3600,
+                "H_total": e.clock.seconds_total / 3600,
+                "train_loss": e.train_loss,
+            }
+            for name in Sets:
+                losses: Losses = getattr(e, name)
+                for part in ("loss", "energy_loss", "force_loss", "atom_loss", "energy_mae", "force_mae"):
+                    row[f"{part}_{name}"] = getattr(losses, part)
+            for column, value in row.items():
+                rows.setdefault(column, []).append(value)
+    return {column: np.array(values) for column, values in rows.items()}, dropped
+
+
+def evaluation_steps(steps: int, spec: EvalSpec) -> list[int]:
+    """Steps after which a run is looked at: log-spaced from ``first_fraction`` and linear, the last one included."""
+    first = max(1.0, spec.first_fraction * steps)
+    logarithmic = np.geomspace(first, steps, spec.log_points)
+    linear = np.linspace(0, steps, spec.linear_points + 1)[1:]
+    points = {min(steps, max(1, round(float(x)))) for x in [*logarithmic, *linear, steps]}
+    return sorted(points)
+
+
+def resolved(spec: RunSpec, content_hash: str) -> RunSpec:
+    """The spec with the hash of the data it will see, so that its key names the data's content."""
+    return replace(spec, data=replace(spec.data, content_hash=content_hash))
+
+
+def losses_path(folder: Path, key: str) -> Path:
+    """Per-structure validation losses of a run, at every evaluation."""
+    return folder / f"{key}.losses.npz"
+
+
+def checkpoint_path(folder: Path, key: str) -> Path:
+    """The folder of a run's weights."""
+    return folder / f"{key}.ckpt"
+
+
+def load_losses(folder: Path, keys: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Per-structure losses of those runs that have them: steps [T], molecules [T, S_a], conformers [T, S_b], groups."""
+    out = {}
+    for key in keys:
+        path = losses_path(folder, key)
+        if path.exists():
+            with np.load(path) as file:
+                out[key] = {name: file[name] for name in file.files}
+    return out

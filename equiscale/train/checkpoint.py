@@ -1,0 +1,49 @@
+"""The state of a run that is not finished: from it a killed run goes on bit for bit on the same hardware."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from equiscale.run import write_atomically
+
+
+@dataclass
+class State:
+    """Everything the loop carries from step to step besides weights and the optimiser."""
+
+    step: int = 0
+    structures: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds_train: float = 0.0
+    seconds_total: float = 0.0
+    max_gradient_norm: float = 0.0
+    clipped_steps: int = 0
+    since: list[float] = field(default_factory=list)  # loss of each step since the last look
+    curve: list[str] = field(default_factory=list)  # evaluations as JSON
+    per_structure: dict[str, list[list[float]]] = field(default_factory=dict)
+    log: list[list[float]] = field(default_factory=list)  # step, loss, energy loss, force loss, gradient norm
+
+
+def write(path: Path, model: nn.Module, optimizer: Any, state: State) -> None:
+    """Weights as they train (not the averaged ones), the optimiser's state, and ``state``; all or nothing."""
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read(path: Path, model: nn.Module, optimizer: Any, device: torch.device) -> State | None:
+    """Restore into ``model`` and ``optimizer``; None where there is nothing whole to restore. Executes no code."""
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        return None
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return State(**saved["state"])

@@ -1,0 +1,206 @@
+"""The force-field task: structures in the seed's order, neighbours on the fly, eq. 1 as the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscale.data.references import References, fit_references
+from equiscale.data.store import Store
+from equiscale.errors import InputError
+from equiscale.graph import AtomGraph, Prediction, build_graph, labels
+from equiscale.models.base import Potential
+from equiscale.predict import predict
+from equiscale.run import Losses, RunSpec, Sets
+from equiscale.train.loss import per_structure
+
+ORDER, ROTATION = 1, 2  # streams of the run's seed
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    graph: AtomGraph
+    label: Prediction
+    share: float  # of the step: 1 / structures of the whole step
+
+
+@dataclass(frozen=True, eq=False)
+class ForceField:
+    """A run's training data, normalised, and the two validation sets; implements ``Task``."""
+
+    spec: RunSpec
+    train: Store
+    validation: dict[str, Store]
+    references: References
+    device: torch.device
+
+    @staticmethod
+    def of(spec: RunSpec, store: Store, isolated: dict[int, float] | None = None, device: str = "cpu") -> ForceField:
+        """References and normalisation from the whole training part (so a shorter run shares them), then both sets."""
+        part = store.take(store.where("train"))
+        if spec.data.structures > len(part):
+            raise InputError(
+                f"the run wants {spec.data.structures} training structures, the set {spec.data.name!r} has {len(part)}."
+            )
+        if spec.steps < 1:
+            raise InputError(
+                f"{spec.data.structures} structures do not fill one step of {spec.optim.batch_structures}."
+            )
+        references = fit_references(part, method=spec.data.references, isolated=isolated, scale=spec.data.scale)
+        validation = {name: normalised(store.take(store.where(name)), references) for name in Sets}
+        return ForceField(spec, normalised(part, references), validation, references, torch.device(device))
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Training structures in the order of an epoch. The first epoch of a smaller run is a prefix of a larger's."""
+        first = np.random.default_rng([self.spec.seed, ORDER]).permutation(len(self.train))
+        chosen = first[: self.spec.data.structures]
+        if epoch == 0:
+            return chosen
+        return np.random.default_rng([self.spec.seed, ORDER, epoch]).permutation(chosen)
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        optim = self.spec.optim
+        epoch, within = divmod(step, self.spec.steps_per_epoch)
+        start = within * optim.batch_structures
+        indices = self._order(epoch)[start : start + optim.batch_structures]
+        store = self.train.take(indices)
+        if self.spec.data.augment:
+            store = rotated(store, np.random.default_rng([self.spec.seed, ROTATION, step]))
+        share = 1.0 / len(indices)
+        return [self.batch(store.take(part), share) for part in cut(store.sizes, optim.atom_budget)]
+
+    def batch(self, store: Store, share: float = 1.0) -> Batch:
+        model = self.spec.model
+        graph = build_graph(store, model.cutoff, model.max_neighbors, device=self.device)
+        return Batch(graph, labels(store, device=self.device), share)
+
+    def loss(self, model: Potential, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        optim = self.spec.optim
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
+            prediction = predict(model, batch.graph, create_graph=True)
+        energy, force = per_structure(prediction.to(dtype=torch.float32), batch.label, batch.graph)
+        e, f = energy.sum() * batch.share, force.sum() * batch.share
+        loss = optim.energy_weight * e + optim.force_weight * f
+        return loss, {"energy_loss": e.detach(), "force_loss": f.detach()}  # type: ignore[dict-item]
+
+    def tokens(self, batch: Batch) -> int:
+        return len(batch.graph.numbers)
+
+    def flops(self, batch: Batch) -> float:
+        return 3 * self.spec.model.flops(len(batch.graph.numbers), len(batch.graph.receiver))
+
+    def evaluate(self, model: Potential, name: str, limit: int | None = None) -> tuple[Losses, np.ndarray]:
+        """Losses on a validation set, and each structure's loss (float32). ``limit``: its first structures only."""
+        energies, forces, sizes = [], [], []
+        for batch in self._validation(name, limit):
+            grad = torch.no_grad() if self.spec.model.forces == "direct" else torch.enable_grad()
+            with grad, torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
+                prediction = predict(model, batch.graph)
+            e, f = per_structure(prediction.to(dtype=torch.float32), batch.label, batch.graph)
+            energies.append(e.detach().double().cpu().numpy())
+            forces.append(f.detach().double().cpu().numpy())
+            sizes.append(batch.graph.size.cpu().numpy())
+        return self.losses(*(np.concatenate(x) for x in (energies, forces, sizes)))
+
+    def losses(self, energy: np.ndarray, force: np.ndarray, size: np.ndarray) -> tuple[Losses, np.ndarray]:
+        """Summary of per-structure parts (normalised units, eq. 1)."""
+        total = energy + force
+        to_meV = 1e3 * self.references.sigma
+        summary = Losses(
+            loss=float(total.mean()),
+            energy_loss=float(energy.mean()),
+            force_loss=float(force.mean()),
+            atom_loss=float((total * size).sum() / size.sum()),
+            energy_mae=float(energy.mean()) * to_meV,
+            force_mae=float(force.mean()) * to_meV,
+        )
+        return summary, total.astype(np.float32)
+
+    def trivial(self, name: str) -> Losses:
+        """The loss of per-element energies and zero force on a validation set."""
+        store = self.validation[name]
+        size = store.sizes
+        force = np.add.reduceat(np.linalg.norm(store.forces, axis=1), store.offsets[:-1]) / size
+        return self.losses(np.abs(store.energy) / size, force, size)[0]
+
+    def groups(self, name: str, limit: int | None = None) -> np.ndarray:
+        """Molecule of each validation structure, in the order of ``evaluate``."""
+        return self.validation[name].group[self._subset(name, limit)]
+
+    def _subset(self, name: str, limit: int | None) -> np.ndarray:
+        count = len(self.validation[name])
+        if limit is None or limit >= count:
+            return np.arange(count)
+        # Fixed for every run of every study on this set, and spread over all molecules.
+        return np.sort(np.random.default_rng(0).permutation(count)[:limit])
+
+    def _validation(self, name: str, limit: int | None) -> Iterator[Batch]:
+        key = (name, limit)
+        if key not in self._cache:
+            store = self.validation[name].take(self._subset(name, limit))
+            self._cache[key] = [self.batch(store.take(p)) for p in cut(store.sizes, 1024)]
+        return iter(self._cache[key])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._orders.get("epoch") is None or self._orders["epoch"][0] != epoch:
+            self._orders["epoch"] = (epoch, self.order(epoch))
+        return self._orders["epoch"][1]
+
+    def __post_init__(self) -> None:
+        # Memory of graphs and orders already made: pure functions of the fields, so not part of the value.
+        object.__setattr__(self, "_cache", {})
+        object.__setattr__(self, "_orders", {})
+
+    def unique_atoms(self, steps: int) -> int:
+        """Distinct atoms among those seen in the first ``steps`` steps."""
+        per_epoch = self.spec.steps_per_epoch
+        seen = min(steps, per_epoch) * self.spec.optim.batch_structures
+        return int(self.train.sizes[self.order(0)[:seen]].sum())
+
+
+def normalised(store: Store, references: References) -> Store:
+    """The store with dimensionless labels e' and f'."""
+    energy, forces = references.normalise(store)
+    return replace(store, energy=energy, forces=forces)
+
+
+def cut(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Consecutive indices, as many structures in a piece as fit the budget of atoms, and at least one."""
+    pieces, start, atoms = [], 0, 0
+    for s, n in enumerate(sizes.tolist()):
+        if s > start and atoms + n > budget:
+            pieces.append(np.arange(start, s))
+            start, atoms = s, 0
+        atoms += n
+    pieces.append(np.arange(start, len(sizes)))
+    return pieces
+
+
+def haar(rng: np.random.Generator, n: int) -> np.ndarray:
+    """``n`` Haar-distributed rotations [n, 3, 3], from normalised Gaussian quaternions."""
+    q = rng.normal(size=(n, 4))
+    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
+    return np.stack(
+        [
+            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+            np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
+            np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+        ],
+        -2,
+    )
+
+
+def rotated(store: Store, rng: np.random.Generator) -> Store:
+    """Every structure turned by a rotation of its own, forces and cell with it."""
+    turn = haar(rng, len(store))
+    each = np.repeat(turn, store.sizes, axis=0)
+    return replace(
+        store,
+        positions=np.einsum("aij,aj->ai", each, store.positions),
+        forces=np.einsum("aij,aj->ai", each, store.forces),
+        cell=None if store.cell is None else np.einsum("sij,skj->ski", turn, store.cell),
+    )

@@ -1,0 +1,40 @@
+"""The series beside a record: every step's training loss as Parquet, every look's per-structure losses as npz."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from equiscale.errors import need
+from equiscale.run import write_atomically
+
+COLUMNS = ("step", "loss", "energy_loss", "force_loss", "gradient_norm")
+
+
+def write_log(path: Path, rows: list[list[float]]) -> None:
+    """One row per training step."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise need("train", error) from None
+    values = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
+    columns = {name: values[:, i].astype(np.int32 if i == 0 else np.float32) for i, name in enumerate(COLUMNS)}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def write_losses(
+    path: Path, *, steps: list[int], losses: dict[str, list[list[float]]], groups: dict[str, np.ndarray]
+) -> None:
+    """Per-structure losses [evaluations, structures] of both sets, with each structure's molecule."""
+    arrays = {"steps": np.array(steps, dtype=np.int64)}
+    for name, group in groups.items():
+        arrays[name] = np.array(losses.get(name, []), dtype=np.float32).reshape(len(steps), -1)
+        arrays[f"group_{name}"] = np.asarray(group)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())

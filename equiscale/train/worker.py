@@ -1,0 +1,180 @@
+"""What a launcher's process does: time every rung alone, or train one run. Loads a data set once and keeps it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from equiscale.data.sources import load, read_extxyz
+from equiscale.data.store import Store
+from equiscale.errors import InputError
+from equiscale.graph import build_graph
+from equiscale.models.base import count_parameters
+from equiscale.run import DataSpec, RunSpec
+from equiscale.train.force_field import ForceField
+from equiscale.train.loop import time_steps, train
+from equiscale.train.optim import build, optimizer
+
+ROUNDS, STEPS, WARM = 3, 5, 2
+"""Each rung is timed in this many rounds, every rung once a round, so that a drift of the machine meets all alike."""
+
+
+@dataclass(frozen=True)
+class TrainOne:
+    """Train this run. ``step_seconds``: its rung's median step timed alone."""
+
+    spec: RunSpec
+    step_seconds: float | None = None
+    shared_device: bool = False
+
+    def __str__(self) -> str:
+        return str(self.spec)
+
+
+@dataclass(frozen=True)
+class TimeAll:
+    """Check the data and time every one of these runs, nothing else running."""
+
+    specs: tuple[RunSpec, ...]
+
+    def __str__(self) -> str:
+        return "timing"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One rung before it is trained."""
+
+    step_seconds: float
+    parameters: int
+    parameters_body: int
+    atoms: float  # mean per structure
+    degree: float  # mean
+    flops_per_atom: float  # forward, of the published formulation
+
+
+@dataclass
+class Worker:
+    """Picklable; called in the launcher's processes as ``worker(item, tell)``."""
+
+    folder: Path
+    device: str = "cpu"
+    checkpoint_every: float = 15.0
+    _stores: dict[Any, tuple[Store, dict[int, float] | None]] = field(default_factory=dict, repr=False)
+
+    def __call__(self, item: TrainOne | TimeAll, tell: Callable[[Any], None]) -> Any:
+        if self.device == "cpu":
+            torch.set_num_threads(1)
+        if isinstance(item, TimeAll):
+            return self.time(item.specs, tell)
+        store, isolated = self.data(item.spec.data)
+        with _alone(self.folder / f"{item.spec.key}.lock"):
+            if (self.folder / f"{item.spec.key}.json").exists():  # another process sharing the folder was first
+                return item.spec.key
+            train(
+                item.spec,
+                store,
+                self.folder,
+                isolated=isolated,
+                device=self.device,
+                step_seconds=item.step_seconds,
+                shared_device=item.shared_device,
+                tell=tell,
+                checkpoint_every=self.checkpoint_every,
+            )
+        return item.spec.key
+
+    def data(self, spec: DataSpec) -> tuple[Store, dict[int, float] | None]:
+        name = (spec.name, spec.keys)
+        if name not in self._stores:
+            keys = dict(spec.keys)
+            isolated = read_extxyz(spec.name, **keys).isolated if spec.references == "isolated_atoms" else None
+            self._stores[name] = (load(spec.name, **keys), isolated)
+        return self._stores[name]
+
+    def time(self, specs: tuple[RunSpec, ...], tell: Callable[[Any], None]) -> dict[str, Timing]:
+        """Median step seconds of every run, interleaved; refuses a cutoff that leaves atoms alone."""
+        ready, checked = [], set()
+        for spec in specs:
+            store, isolated = self.data(spec.data)
+            model = spec.model
+            reach = (spec.data.name, model.cutoff)  # type: ignore[attr-defined]
+            if reach not in checked:
+                refuse_lone_atoms(store, model.cutoff, spec.data.name)  # type: ignore[attr-defined]
+                checked.add(reach)
+            task = ForceField.of(spec, store, isolated, self.device)
+            potential = build(model, spec.optim, spec.seed).to(task.device).train()
+            ready.append((spec, task, potential, optimizer(potential, model, spec.optim)))
+        seconds: dict[str, list[float]] = {spec.key: [] for spec in specs}
+        for turn in range(ROUNDS):
+            for spec, task, potential, made in ready:
+                first = turn * (WARM + STEPS)
+                taken = time_steps(task, potential, made, range(first, first + WARM + STEPS))
+                seconds[spec.key] += taken[WARM:]
+                tell((turn, str(spec)))
+        out = {}
+        for spec, task, potential, _ in ready:
+            sample = task.batch(task.train.take(np.arange(min(256, len(task.train)))))
+            atoms, edges = len(sample.graph.numbers), len(sample.graph.receiver)
+            n, body = count_parameters(potential)
+            out[spec.key] = Timing(
+                statistics.median(seconds[spec.key]),
+                n,
+                body,
+                float(task.train.sizes.mean()),
+                edges / atoms,
+                spec.model.flops(atoms, edges) / atoms,  # type: ignore[attr-defined]
+            )
+        return out
+
+
+def refuse_lone_atoms(store: Store, cutoff: float, name: str) -> None:
+    """InputError where the cutoff leaves an atom of a larger structure without any neighbour."""
+    for start in range(0, len(store), 512):
+        piece = store.take(np.arange(start, min(start + 512, len(store))))
+        graph = build_graph(piece, cutoff)
+        alone = (graph.degree == 0) & (graph.size.index_select(0, graph.structure) > 1)
+        if bool(alone.any()):
+            where = start + int(graph.structure[alone][0])
+            raise InputError(
+                f"a cutoff of {cutoff:g} Å leaves an atom of structure {where} of {name!r} without neighbours: "
+                "choose a larger cutoff."
+            )
+
+
+class _alone:
+    """Only one process trains a run: the lock goes with its holder, however that ends."""
+
+    def __init__(self, path: Path, patience: float = 15.0):
+        self.path, self.patience = path, patience
+
+    def __enter__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("w")
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"{self.path} is held by another process that trains this run: wait for it, or stop it."
+                    ) from None
+                time.sleep(0.2)
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass
