@@ -159,7 +159,7 @@ def duplicates(store: Store, tolerance: float = 5e-3) -> Int[np.ndarray, "pairs 
         if not near.any():
             break
         near &= (np.abs(moments[a] - moments[b]) < tolerance).all(axis=1)
-        pairs += [(i, j) for i, j in zip(a[near], b[near]) if _same(store, i, j, tolerance)]
+        pairs += [(i, j) for i, j in zip(a[near].tolist(), b[near].tolist()) if _same(store, i, j, tolerance)]
     return np.sort(np.array(pairs, dtype=np.int64).reshape(-1, 2), axis=1)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from equiscale.data import shards
 from equiscale.data.card import card_of
@@ -45,7 +45,7 @@ class Frames:
     """The labelled structures of one molecule: integers on the grid, energies in eV."""
 
     smiles: str
-    numbers: Int[np.ndarray, " atoms"]
+    numbers: UInt8[np.ndarray, " atoms"]
     positions: Int[np.ndarray, "frames atoms 3"]
     forces: Int[np.ndarray, "frames atoms 3"]
     energy: Float[np.ndarray, " frames"]
@@ -73,7 +73,10 @@ def make(
     if not names:
         raise InputError(f"no molecule of the list has at most {max_atoms} atoms: use a larger max_atoms.")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): give another folder.") from error
     recipe = {"seed": SEED, "max_atoms": max_atoms, "frames": frames, "molecules": len(names), **versions()}
     written = folder / "recipe.json"
     if written.exists() and json.loads(written.read_text()) != recipe:

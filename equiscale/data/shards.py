@@ -8,6 +8,7 @@ read end of file and end as well, and when a worker dies its chunk goes to anoth
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -242,8 +243,8 @@ def assemble(folder: Path, chunks: list[int], recipe: dict) -> Path:
     molecule = np.concatenate(owner)
     trajectory = np.concatenate(columns["trajectory"])
     part = parts_of(smiles, columns["numbers"], molecule, trajectory)
-    path, draft = folder / "builtin.h5", folder / "builtin.h5.part"
-    with h5py.File(draft, "w") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 
         def put(name: str, array: np.ndarray, unit: str, meaning: str) -> None:
@@ -279,5 +280,6 @@ def assemble(folder: Path, chunks: list[int], recipe: dict) -> Path:
         file.attrs["dropped"] = dropped
         for key, value in recipe.items():
             file.attrs[f"recipe_{key}"] = value
-    os.replace(draft, path)
+    path = folder / "builtin.h5"
+    write_atomically(path, content.getvalue())
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +13,16 @@ import numpy as np
 from equiscale.data import split
 from equiscale.data.builtin import builtin, unpack
 from equiscale.data.checks import check
+from equiscale.data.orientation import aligned
 from equiscale.data.store import Store
 from equiscale.data.structure import SYMBOLS, Structure, to_angstrom, to_eV, to_eV_per_angstrom
 from equiscale.errors import InputError, need
 
 CHARGE_KEYS = ("charge", "total_charge")  # tried in this order where no key is given
+OPTIONS = (
+    *("energy_key", "forces_key", "charge_key", "spin_key", "group_key"),
+    *("energy_unit", "length_unit", "blocks"),
+)
 SPIN_KEYS = ("spin", "multiplicity", "total_spin")
 
 
@@ -26,13 +33,17 @@ class Reading(NamedTuple):
     isolated: dict[int, float]
 
 
-def load(name_or_path: str | Path, *, seed: int = 0, **keys: Any) -> Store:
+def load(name_or_path: str | Path, *, seed: int = 0, blocks: int | None = None, **keys: Any) -> Store:
     """The set "builtin", a file of ``equiscale data make`` (.h5), or an extxyz file with the keys of
     ``read_extxyz``.
 
     An extxyz file is split by group with ``seed``: 80 % of structures train, 8 % each new molecules and test,
-    4 % new conformers (where training molecules have three structures or more).
+    4 % new conformers (where training molecules have three structures or more). A file of one or two
+    molecules is cut into ``blocks`` runs of neighbouring structures that take the place of molecules:
+    "molecules" then means other runs.
     """
+    if blocks is not None and (str(name_or_path) == "builtin" or str(name_or_path).endswith(".h5")):
+        keys = {"blocks": blocks, **keys}
     if str(name_or_path) == "builtin":
         _no_keys(keys, "the built-in set")
         return builtin()
@@ -40,10 +51,20 @@ def load(name_or_path: str | Path, *, seed: int = 0, **keys: Any) -> Store:
     if path.suffix == ".h5":
         _no_keys(keys, str(path))
         return check(unpack(path), str(path))
+    if unknown := set(keys) - set(OPTIONS):
+        raise InputError(f"there is no option {', '.join(sorted(unknown))}; use {', '.join(OPTIONS)}.")
     structures = read_extxyz(path, **keys).structures
     if not structures:
         raise InputError(f"{path} holds isolated atoms only: there is nothing to train on.")
-    return split.by_group(Store.from_structures(structures), seed=seed)
+    if blocks is not None:
+        if not 3 <= blocks <= len(structures):
+            raise InputError(f"blocks is {blocks}: {path} can be cut into 3 to {len(structures)} runs.")
+        size = len(structures) / blocks
+        structures = [replace(x, group=f"run {int(i / size):06d}") for i, x in enumerate(structures)]
+    store = split.by_group(Store.from_structures(structures), seed=seed)
+    if warning := aligned(store):
+        warnings.warn(f"{path}: {warning}.", stacklevel=2)
+    return store
 
 
 def read_extxyz(

@@ -88,7 +88,7 @@ def by_group(
     if count < 3:
         raise InputError(
             f"a split by molecule needs at least 3 groups and there {_are(count)}: "
-            "name the key that tells molecules apart (group_key)."
+            "name the key that tells molecules apart (group_key), or cut the file into runs (blocks=20)."
         )
     names = [store.group_names[g] if store.group_names else str(g) for g in present]
     owner = np.repeat(group, store.sizes)

@@ -39,10 +39,10 @@ class Store:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, s: int) -> Structure:
+    def __getitem__(self, s: int | np.integer) -> Structure:
         if not -len(self) <= s < len(self):
             raise IndexError(f"structure {s} of {len(self)}")
-        s = s % len(self)
+        s = int(s) % len(self)
         a, b = self.offsets[s], self.offsets[s + 1]
         cell = None if self.cell is None or not self.cell[s].any() else self.cell[s]
         name = self.group_names[self.group[s]] if self.group_names else str(self.group[s])
