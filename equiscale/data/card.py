@@ -37,7 +37,7 @@ def card_of(path: Path, minutes: float | None = None, workers: int = 2) -> str:
         f"structures = {len(store)}",
         f"molecules = {len(store.group_names)}",
         f"atoms = {int(store.offsets[-1])}",
-        f"dropped = {facts['dropped']}  # not converged, or a force above 30 eV/angstrom",
+        f"dropped = {facts['dropped']}  # dynamics diverged, not converged, or a force above 30 eV/angstrom",
         f"elements = [{', '.join(repr(SYMBOLS[z]) for z in store.elements)}]".replace("'", '"'),
         "",
         'molecules_source = "NCI list in RDKit (Data/NCI/first_5K.smi)"',

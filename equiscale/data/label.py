@@ -250,15 +250,17 @@ def to_grid(values: np.ndarray) -> np.ndarray:
 def gfn2(
     numbers: np.ndarray, positions: np.ndarray, charge: int = 0, spin: int = 1
 ) -> tuple[float, np.ndarray] | None:
-    """GFN2-xTB energy (eV) and forces (eV/Å); None where the self-consistent charges do not converge."""
+    """GFN2-xTB energy (eV) and forces (eV/Å); None where it does not converge or atoms collide."""
     try:
         from tblite.interface import Calculator
     except ImportError as error:
         raise need("generate", error) from error
-    calculator = Calculator("GFN2-xTB", np.asarray(numbers), positions / BOHR, charge=charge, uhf=spin - 1)
-    calculator.set("accuracy", ACCURACY)
-    calculator.set("verbosity", 0)
-    try:
+    try:  # atoms that are too close are refused when the calculator is made
+        calculator = Calculator(
+            "GFN2-xTB", np.asarray(numbers), positions / BOHR, charge=charge, uhf=spin - 1
+        )
+        calculator.set("accuracy", ACCURACY)
+        calculator.set("verbosity", 0)
         result = calculator.singlepoint()
     except RuntimeError:
         return None
