@@ -44,11 +44,10 @@ class Problem:
         return curve, np.concatenate(parts, 1)
 
 
-def huber(residual: np.ndarray, delta: float) -> np.ndarray:
+def huber(residual: np.ndarray, delta: float | np.ndarray) -> np.ndarray:
     size = np.abs(residual)
-    if not np.isfinite(delta):
-        return 0.5 * size**2
-    return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
+    inner = np.minimum(size, delta)
+    return inner * (size - 0.5 * inner)
 
 
 def seeds(
@@ -105,7 +104,7 @@ def descend(
     problem: Problem,
     y: np.ndarray,
     weights: np.ndarray,
-    delta: float,
+    delta: float | np.ndarray,
     start: np.ndarray,
     *,
     iterations: int = 200,
@@ -114,12 +113,13 @@ def descend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Damped iteratively reweighted Gauss-Newton; returns parameters [fits, p] and objectives [fits].
 
-    y and weights are [rows] or [fits, rows]; fixed [fits, p] marks parameters that stay.
+    y and weights are [rows] or [fits, rows], delta a number or [fits]; fixed [fits, p] marks parameters that stay.
     """
     params = start.copy()
     fits, p = params.shape
     y = np.broadcast_to(y, (fits, y.shape[-1]))
     weights = np.broadcast_to(weights, (fits, weights.shape[-1]))
+    zone = np.broadcast_to(np.asarray(delta, float).reshape(-1, 1), (fits, 1))
     free = np.ones((fits, p)) if fixed is None else (~fixed).astype(float)
     k = len(problem.z)
     low = np.full(p, -np.inf)
@@ -127,7 +127,7 @@ def descend(
     low[k : 2 * k], high[k : 2 * k] = EXPONENTS
     if problem.floor:
         low[-1], high[-1] = y.min() - FLOOR_SPAN, y.max()
-    value = (weights * huber(problem.curve(params, False)[0] - y, delta)).sum(-1)
+    value = (weights * huber(problem.curve(params, False)[0] - y, zone)).sum(-1)
     damping = np.full(fits, 1e-3)
     stalled = np.zeros(fits, int)
     active = np.arange(fits)
@@ -135,7 +135,7 @@ def descend(
         here, w, f = params[active], weights[active], free[active]
         curve, jacobian = problem.curve(here)
         residual = curve - y[active]
-        pull = w * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
+        pull = w * np.minimum(1.0, zone[active] / np.maximum(np.abs(residual), 1e-300))
         jacobian = jacobian * f[:, :, None]
         weighted = jacobian * pull[:, None]
         matrix = weighted @ jacobian.transpose(0, 2, 1)
@@ -145,7 +145,7 @@ def descend(
         matrix = matrix + (ridge + (1 - f))[:, :, None] * np.eye(p)
         step = -np.linalg.solve(matrix, gradient[..., None])[..., 0]
         trial = np.clip(here + np.clip(step, -1.5, 1.5), low, high)
-        new = (w * huber(problem.curve(trial, False)[0] - y[active], delta)).sum(-1)
+        new = (w * huber(problem.curve(trial, False)[0] - y[active], zone[active])).sum(-1)
         old = value[active]
         better = new < old
         params[active[better]] = trial[better]
