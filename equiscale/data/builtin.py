@@ -33,9 +33,7 @@ def builtin() -> Store:
             f"the built-in set is not where it was installed ({FILE}): install equiscale again."
         ) from error
     if found != written["sha256"]:
-        raise InputError(
-            f"{FILE} is not the file its card describes (SHA-256 differs): install equiscale again."
-        )
+        raise InputError(f"{FILE} is not the file its card describes (SHA-256 differs): install equiscale again.")
     store = unpack(FILE)
     # The bytes are the card's, so the arrays are too: spare every run the hash of 50 MB.
     store.__dict__["content_hash"] = written["content_hash"]

@@ -101,9 +101,7 @@ def suspicious(store: Store) -> list[str]:
     length = np.linalg.norm(store.forces.astype(np.float64), axis=1)
     if (length > LARGE_FORCE).any():
         count = len(np.unique(owner[length > LARGE_FORCE]))
-        said.append(
-            f"{count} structures have a force above {LARGE_FORCE:g} eV/Å (largest {length.max():.1f})"
-        )
+        said.append(f"{count} structures have a force above {LARGE_FORCE:g} eV/Å (largest {length.max():.1f})")
     close = shortest_distances(store) < TOO_CLOSE
     if close.any():
         said.append(f"{close.sum()} structures have atoms nearer than {TOO_CLOSE} Å")
@@ -115,17 +113,11 @@ def suspicious(store: Store) -> list[str]:
     # without a field.
     far = np.linalg.norm(net, axis=1) > 0.05 * np.sqrt(np.maximum(store.sizes, 1))
     if far.any():
-        said.append(
-            f"{far.sum()} structures have forces that do not sum to zero: labels of a part, or a field?"
-        )
-    electrons = (
-        np.bincount(owner, weights=store.numbers.astype(np.float64), minlength=len(store)) - store.charge
-    )
+        said.append(f"{far.sum()} structures have forces that do not sum to zero: labels of a part, or a field?")
+    electrons = np.bincount(owner, weights=store.numbers.astype(np.float64), minlength=len(store)) - store.charge
     odd = (electrons.astype(np.int64) + store.spin.astype(np.int64)) % 2 == 0
     if odd.any():
-        said.append(
-            f"{odd.sum()} structures have a multiplicity that their electrons do not allow: charge or spin?"
-        )
+        said.append(f"{odd.sum()} structures have a multiplicity that their electrons do not allow: charge or spin?")
     median = np.median(store.energy / np.maximum(store.sizes, 1)) if len(store) else 0.0
     if len(store) and abs(median) > 1e5:
         said.append(f"energies are about {median:.3g} eV per atom: is the unit right?")

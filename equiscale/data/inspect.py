@@ -48,8 +48,7 @@ def inspect(store: Store, name: str = "set") -> str:
 
 def _parts(store: Store, warnings: list[str]) -> list[str]:
     lines = [
-        f"{'part':14s}{'structures':>12s}{'molecules':>12s}{'atoms':>12s}"
-        f"{'atoms: least':>14s}{'mean':>8s}{'most':>6s}"
+        f"{'part':14s}{'structures':>12s}{'molecules':>12s}{'atoms':>12s}{'atoms: least':>14s}{'mean':>8s}{'most':>6s}"
     ]
     for part in PARTS:
         chosen = store.where(part)
@@ -94,9 +93,7 @@ def _elements(store: Store) -> list[str]:
 
 def _energies(store: Store, warnings: list[str]) -> list[str]:
     per_atom = store.energy / store.sizes
-    lines = [
-        f"{'energy':14s}{per_atom.min():.3f} to {per_atom.max():.3f} eV/atom, mean {per_atom.mean():.3f}"
-    ]
+    lines = [f"{'energy':14s}{per_atom.min():.3f} to {per_atom.max():.3f} eV/atom, mean {per_atom.mean():.3f}"]
     try:
         references = fit_references(store)
     except InputError as error:

@@ -120,12 +120,7 @@ def molecule_list(max_atoms: int) -> list[str]:
         full = Chem.AddHs(molecule)
         electrons = sum(atom.GetAtomicNum() for atom in full.GetAtoms())
         radical = any(atom.GetNumRadicalElectrons() for atom in full.GetAtoms())
-        if (
-            full.GetNumAtoms() > max_atoms
-            or radical
-            or electrons % 2
-            or not mmff.MMFFHasAllMoleculeParams(full)
-        ):
+        if full.GetNumAtoms() > max_atoms or radical or electrons % 2 or not mmff.MMFFHasAllMoleculeParams(full):
             continue
         found.add(Chem.MolToSmiles(molecule, isomericSmiles=False))
     return sorted(found, key=lambda smiles: digest(SEED, "list", smiles))
@@ -247,18 +242,14 @@ def to_grid(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(np.nan_to_num(values, nan=32.767) / GRID, -32767, 32767)).astype(np.int16)
 
 
-def gfn2(
-    numbers: np.ndarray, positions: np.ndarray, charge: int = 0, spin: int = 1
-) -> tuple[float, np.ndarray] | None:
+def gfn2(numbers: np.ndarray, positions: np.ndarray, charge: int = 0, spin: int = 1) -> tuple[float, np.ndarray] | None:
     """GFN2-xTB energy (eV) and forces (eV/Å); None where it does not converge or atoms collide."""
     try:
         from tblite.interface import Calculator
     except ImportError as error:
         raise need("generate", error) from error
     try:  # atoms that are too close are refused when the calculator is made
-        calculator = Calculator(
-            "GFN2-xTB", np.asarray(numbers), positions / BOHR, charge=charge, uhf=spin - 1
-        )
+        calculator = Calculator("GFN2-xTB", np.asarray(numbers), positions / BOHR, charge=charge, uhf=spin - 1)
         calculator.set("accuracy", ACCURACY)
         calculator.set("verbosity", 0)
         result = calculator.singlepoint()

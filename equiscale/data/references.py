@@ -46,9 +46,7 @@ class References:
         # add.reduceat would take the next structure's first atom for an empty one; checks refuse those.
         return np.add.reduceat(table[store.numbers], store.offsets[:-1]) + self.mu
 
-    def normalise(
-        self, store: Store
-    ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"]]:
+    def normalise(self, store: Store) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"]]:
         """(e', f') of a store's labels, dimensionless, float64."""
         energy = (store.energy - self.baseline(store)) / self.sigma
         return energy, store.forces.astype(np.float64) / self.sigma
@@ -114,8 +112,7 @@ def fit_references(
         missing = [int(z) for z in elements if z not in (isolated or {})]
         if missing:
             raise InputError(
-                f"there is no isolated atom of {_symbols(missing)}: give its energy, "
-                "or use method 'least_squares'."
+                f"there is no isolated atom of {_symbols(missing)}: give its energy, or use method 'least_squares'."
             )
         energies = {int(z): float(e) for z, e in (isolated or {}).items()}
     else:

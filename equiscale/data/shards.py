@@ -44,9 +44,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(draft, path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); what was finished before is kept."
-        ) from error
+        raise InputError(f"{path} cannot be written ({error.strerror}); what was finished before is kept.") from error
 
 
 def shard_path(folder: Path, chunk: int) -> Path:
@@ -193,9 +191,7 @@ class _Progress:
         print(text, file=sys.stderr, flush=True)
 
 
-def parts_of(
-    smiles: list[str], numbers: list[np.ndarray], owner: np.ndarray, trajectory: np.ndarray
-) -> np.ndarray:
+def parts_of(smiles: list[str], numbers: list[np.ndarray], owner: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
     """The part of every structure: molecules by the hash of their SMILES, held-out trajectories by
     another.
     """
@@ -224,9 +220,7 @@ def assemble(folder: Path, chunks: list[int], recipe: dict) -> Path:
     except ImportError as error:
         raise need("generate", error) from error
     smiles: list[str] = []
-    columns: dict[str, list[np.ndarray]] = {
-        k: [] for k in ("numbers", "positions", "forces", "energy", "trajectory")
-    }
+    columns: dict[str, list[np.ndarray]] = {k: [] for k in ("numbers", "positions", "forces", "energy", "trajectory")}
     owner, dropped = [], 0
     for chunk in chunks:
         with np.load(shard_path(folder, chunk), allow_pickle=False) as shard:
@@ -272,9 +266,7 @@ def assemble(folder: Path, chunks: list[int], recipe: dict) -> Path:
                 "per atom, structures in order",
             )
         file.attrs["method"] = "GFN2-xTB, charge 0, closed shell, tblite accuracy 0.1"
-        file.attrs["geometries"] = (
-            "ETKDGv3, MMFF94 Langevin dynamics at 300, 600, 1000 K; random orientation and shift"
-        )
+        file.attrs["geometries"] = "ETKDGv3, MMFF94 Langevin dynamics at 300, 600, 1000 K; random orientation and shift"
         file.attrs["molecules"] = "NCI list of RDKit (BSD-3-Clause)"
         file.attrs["grid"] = GRID
         file.attrs["dropped"] = dropped

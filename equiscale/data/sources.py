@@ -33,7 +33,9 @@ class Reading(NamedTuple):
     isolated: dict[int, float]
 
 
-def load(name_or_path: str | Path, *, seed: int = 0, blocks: int | None = None, **keys: Any) -> Store:
+def load(
+    name_or_path: str | Path, *, seed: int = 0, blocks: int | None = None, whole: bool = False, **keys: Any
+) -> Store:
     """The set "builtin", a file of ``equiscale data make`` (.h5), or an extxyz file with the keys of
     ``read_extxyz``.
 
@@ -61,7 +63,10 @@ def load(name_or_path: str | Path, *, seed: int = 0, blocks: int | None = None, 
             raise InputError(f"blocks is {blocks}: {path} can be cut into 3 to {len(structures)} runs.")
         size = len(structures) / blocks
         structures = [replace(x, group=f"run {int(i / size):06d}") for i, x in enumerate(structures)]
-    store = split.by_group(Store.from_structures(structures), seed=seed)
+    store = Store.from_structures(structures)
+    if whole and len(store.group_names) < 3:
+        return store
+    store = split.by_group(store, seed=seed)
     if warning := aligned(store):
         warnings.warn(f"{path}: {warning}.", stacklevel=2)
     return store
@@ -101,9 +106,7 @@ def read_extxyz(
         if forces is None:
             raise InputError(_missing("forces", forces_key, "forces_key", where, info, arrays))
         if np.shape(forces) != (len(atoms), 3) or np.asarray(forces).dtype.kind not in "fiu":
-            raise InputError(
-                f"{where}: {forces_key!r} is not three numbers per atom; name another forces_key."
-            )
+            raise InputError(f"{where}: {forces_key!r} is not three numbers per atom; name another forces_key.")
         structures.append(
             Structure(
                 atoms.numbers.astype(np.int64),
@@ -175,14 +178,10 @@ def _energy(info: Mapping[str, Any], key: str, where: str, arrays: Mapping[str, 
     try:
         return float(info[key])
     except (TypeError, ValueError):
-        raise InputError(
-            f"{where}: {key!r} is {info[key]!r}, not one number; name another energy_key."
-        ) from None
+        raise InputError(f"{where}: {key!r} is {info[key]!r}, not one number; name another energy_key.") from None
 
 
-def _missing(
-    what: str, key: str, field: str, where: str, info: Mapping[str, Any], arrays: Mapping[str, Any]
-) -> str:
+def _missing(what: str, key: str, field: str, where: str, info: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     per_structure, per_atom = (", ".join(sorted(keys)) or "none" for keys in (info, arrays))
     return (
         f"{where} has no {what} under {key!r}; there are {per_structure} (per structure) and {per_atom} "
@@ -229,9 +228,7 @@ def _cell(atoms, where: str, unit: str) -> np.ndarray | None:
     if not atoms.pbc.any():
         return None  # a box around a molecule is not a period
     if not atoms.pbc.all():
-        raise InputError(
-            f"{where} is periodic in some directions only: cells must be periodic in all three or none."
-        )
+        raise InputError(f"{where} is periodic in some directions only: cells must be periodic in all three or none.")
     cell = to_angstrom(np.asarray(atoms.cell.array, np.float64), unit)
     if not abs(np.linalg.det(cell)) > 1e-6:
         raise InputError(f"{where} is periodic and its cell has no volume: give its Lattice.")

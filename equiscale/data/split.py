@@ -113,9 +113,7 @@ def by_group(
     return replace(store, part=part.astype(np.int8))
 
 
-def nested(
-    store: Store, structures: int, *, seed: int = 0, part: str = "train"
-) -> Int[np.ndarray, " structures"]:
+def nested(store: Store, structures: int, *, seed: int = 0, part: str = "train") -> Int[np.ndarray, " structures"]:
     """Indices of the first ``structures`` of a part in hash order: a smaller subset is always inside a larger
     one.
     """

@@ -122,9 +122,7 @@ class Store:
         for s, structure in enumerate(structures):
             if structure.energy is None or structure.forces is None:
                 missing = "energy" if structure.energy is None else "forces"
-                raise InputError(
-                    f"structure {s} has no {missing}: training needs both labels on every structure."
-                )
+                raise InputError(f"structure {s} has no {missing}: training needs both labels on every structure.")
         names = sorted({s.group for s in structures})
         index = {name: i for i, name in enumerate(names)}
         cells = [np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]

@@ -30,9 +30,7 @@ def test_card_describes_the_file(store):
         chosen = store.where(part)
         assert written["parts"][part]["structures"] == len(chosen)
         assert written["parts"][part]["molecules"] == len(np.unique(store.group[chosen]))
-    assert {"method", "versions", "energy_unit", "molecules_licence", "labels_licence", "rebuild"} <= set(
-        written
-    )
+    assert {"method", "versions", "energy_unit", "molecules_licence", "labels_licence", "rebuild"} <= set(written)
 
 
 def test_a_damaged_file_is_refused(tmp_path, monkeypatch):

@@ -18,15 +18,11 @@ def chain(rng, n: int = 6, group: str = "") -> Structure:
     """A rod of carbon atoms along x with some noise, forces summing to zero."""
     x = np.arange(n)[:, None] * [1.4, 0, 0] + 0.2 * rng.normal(size=(n, 3))
     forces = rng.normal(size=(n, 3))
-    return Structure(
-        np.full(n, 6), x, -1030.0 * n + rng.normal(), forces - forces.mean(0), group=group or f"C{n}"
-    )
+    return Structure(np.full(n, 6), x, -1030.0 * n + rng.normal(), forces - forces.mean(0), group=group or f"C{n}")
 
 
 def turned(structure: Structure, turn: np.ndarray, shift: np.ndarray) -> Structure:
-    return replace(
-        structure, positions=structure.positions @ turn.T + shift, forces=structure.forces @ turn.T
-    )
+    return replace(structure, positions=structure.positions @ turn.T + shift, forces=structure.forces @ turn.T)
 
 
 def test_duplicates_are_found_in_any_pose_and_order():
@@ -60,9 +56,7 @@ def test_alignment_is_seen_and_turning_cures_it():
 
 def test_a_few_structures_are_not_called_aligned():
     rng = np.random.default_rng(3)
-    assert (
-        aligned(Store.from_structures([turned(chain(rng), haar(rng), np.zeros(3)) for _ in range(5)])) == ""
-    )
+    assert aligned(Store.from_structures([turned(chain(rng), haar(rng), np.zeros(3)) for _ in range(5)])) == ""
 
 
 def test_leaks_are_named():

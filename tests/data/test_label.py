@@ -167,11 +167,7 @@ def test_workers_end_with_the_main_process(number, tmp_path):
     (worker,) = workers_of(process.pid)
     os.kill(process.pid, number)
     said = process.communicate(timeout=60)[1]
-    wait_for(
-        lambda: (
-            not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]
-        )
-    )
+    wait_for(lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2])
     if number == signal.SIGINT:
         assert "goes on" in said
         assert not list(tmp_path.glob("*.part"))

@@ -99,9 +99,7 @@ def test_trivial_loss_is_the_loss_of_zero():
     references = fit_references(store)
     energy_part, force_part = [], []
     for s in store:
-        e = (
-            s.energy - sum(references.energies[int(z)] for z in s.numbers) - references.mu
-        ) / references.sigma
+        e = (s.energy - sum(references.energies[int(z)] for z in s.numbers) - references.mu) / references.sigma
         energy_part.append(abs(e) / len(s))
         force_part.append(np.mean([np.linalg.norm(f) for f in s.forces / references.sigma]))
     found = references.trivial(store)

@@ -155,6 +155,7 @@ def test_names_that_lead_nowhere(tmp_path):
         load(write(tmp_path, water()), energy="E")
     with pytest.raises(InputError, match="at least 3 groups"):
         load(write(tmp_path, water() * 3))
+    assert len(load(write(tmp_path, water() * 3), whole=True).where("train")) == 3
 
 
 def test_carbonate_clusters(shared):
