@@ -42,7 +42,7 @@ def load(
     An extxyz file is split by group with ``seed``: 80 % of structures train, 8 % each new molecules and test,
     4 % new conformers (where training molecules have three structures or more). A file of one or two
     molecules is cut into ``blocks`` runs of neighbouring structures that take the place of molecules:
-    "molecules" then means other runs.
+    "molecules" then means other runs. ``whole`` leaves such a file unsplit instead, to look at it.
     """
     if blocks is not None and (str(name_or_path) == "builtin" or str(name_or_path).endswith(".h5")):
         keys = {"blocks": blocks, **keys}
