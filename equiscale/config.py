@@ -38,7 +38,7 @@ def to_json(kind: Any, value: Any, indent: int | None = 1) -> bytes:
     return TypeAdapter(kind).dump_json(value, indent=indent)
 
 
-def from_json(kind: type[T], text: bytes | str, what: str) -> T:
+def from_json(kind: Any, text: bytes | str, what: str) -> Any:
     """Parse JSON into a config; raises InputError that names ``what`` and the field."""
     try:
         return TypeAdapter(kind).validate_json(text)
@@ -48,6 +48,4 @@ def from_json(kind: type[T], text: bytes | str, what: str) -> T:
 
 def canonical(kind: Any, value: Any) -> str:
     """JSON with sorted keys and no blanks: what content hashes are taken of."""
-    return json.dumps(
-        TypeAdapter(kind).dump_python(value, mode="json"), sort_keys=True, separators=(",", ":")
-    )
+    return json.dumps(TypeAdapter(kind).dump_python(value, mode="json"), sort_keys=True, separators=(",", ":"))

@@ -84,7 +84,7 @@ def sum_by(index: Int[Tensor, " n"], values: Float[Tensor, "n *d"], size: int) -
 
 
 def safe_norm(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
-    """Length whose first and second derivatives are finite (zero) for a zero vector, so coincident atoms give no NaN."""
+    """Length with finite (zero) first and second derivatives at a zero vector: coincident atoms give no NaN."""
     square = vectors.square().sum(-1)
     positive = square > 0
     return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
@@ -143,9 +143,7 @@ def build_graph(
     )
 
 
-def labels(
-    store: Store, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> Prediction:
+def labels(store: Store, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Prediction:
     """The labels of a (normalised) store as a Prediction."""
     return Prediction(
         torch.from_numpy(np.asarray(store.energy)).to(device, dtype),
@@ -206,7 +204,5 @@ def _cell_lists(
 
 def _to(value: T, device: torch.device | str | None, dtype: torch.dtype | None) -> T:
     """Move every tensor; change the dtype of those that hold real numbers, not of indices."""
-    tensors = {f.name: v for f in fields(value) if isinstance(v := getattr(value, f.name), Tensor)}  # type: ignore[arg-type]
-    return replace(
-        value, **{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in tensors.items()}
-    )  # type: ignore[type-var]
+    tensors = {f.name: v for f in fields(value) if isinstance(v := getattr(value, f.name), Tensor)}
+    return replace(value, **{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in tensors.items()})

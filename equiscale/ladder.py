@@ -5,6 +5,7 @@ import sys
 import traceback
 from dataclasses import field, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -16,32 +17,33 @@ from equiscale.run import DataSpec, EvalSpec, OptimSpec, RunSpec, resolved
 
 @config
 class Tuning:
-    """What `equiscale tune` tries: a grid of rate × batch at one width, and a probe of the depth. The same structures
-    for every architecture's grid point would not be the same compute: ``flops`` is, and decides each one's structures."""
+    """What `equiscale tune` tries: a grid of rate × batch at each ladder's base width, and a probe of the depth.
+
+    Equal compute for every architecture, not equal data: ``flops`` decides how many structures a grid point sees.
+    """
 
     rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     batches: tuple[int, ...] = (4, 8)
     depths: tuple[int, ...] = (3, 4, 5)
-    width: int = 16
-    flops: float = 2e12  # flops_model of each single run of the grid, equal for every architecture
+    flops: float = 1e11  # flops_model of each single run of the grid, equal for every architecture
 
 
 @config
 class Ladder:
     """One architecture at every width on one data set; each run's curve serves every D up to its own."""
 
-    model: ModelConfig  # type: ignore[valid-type]
+    model: ModelConfig
     widths: tuple[int, ...]
     data: DataSpec
     optim: OptimSpec = OptimSpec()
     evaluation: EvalSpec = EvalSpec()
     seeds: tuple[int, ...] = (0,)
     extra_seeds: tuple[int, ...] = ()  # at the smallest, the middle and the largest width
-    dtype: str = "float32"
+    dtype: Literal["float32", "tf32", "bf16"] = "float32"
 
     def __post_init__(self) -> None:
         if not self.widths or sorted(set(self.widths)) != list(self.widths):
-            raise InputError(f"widths of the {self.model.kind} ladder must ascend without repeats, not {self.widths}.")  # type: ignore[attr-defined]
+            raise InputError(f"widths of the {self.model.kind} ladder must ascend without repeats, not {self.widths}.")
         if not self.seeds or set(self.seeds) & set(self.extra_seeds):
             raise InputError(f"seeds {self.seeds} and extra_seeds {self.extra_seeds} must be distinct and not empty.")
 
@@ -49,7 +51,7 @@ class Ladder:
         """Every run, smallest width first; content hashes are filled in by ``Study.runs``."""
         seeded = {self.widths[0], self.widths[len(self.widths) // 2], self.widths[-1]}
         return [
-            RunSpec(replace(self.model, width=width), self.data, self.optim, self.evaluation, self.dtype, seed)  # type: ignore[arg-type, type-var]
+            RunSpec(replace(self.model, width=width), self.data, self.optim, self.evaluation, self.dtype, seed)
             for width in self.widths
             for seed in self.seeds + (self.extra_seeds if width in seeded else ())
         ]
@@ -85,8 +87,8 @@ def largest(runs: list[RunSpec]) -> list[RunSpec]:
     are fewer than four widths to predict from)."""
     widths: dict[str, set[int]] = {}
     for run in runs:
-        widths.setdefault(run.model.kind, set()).add(run.model.width)  # type: ignore[attr-defined]
-    return [r for r in runs if len(w := widths[r.model.kind]) >= 5 and r.model.width == max(w)]  # type: ignore[attr-defined]
+        widths.setdefault(run.model.kind, set()).add(run.model.width)
+    return [r for r in runs if len(w := widths[r.model.kind]) >= 5 and r.model.width == max(w)]
 
 
 def load_study(path: str | Path) -> Study:

@@ -1,4 +1,4 @@
-"""Where runs are trained: local processes, one thread each, that survive neither their parent nor a full disk in silence.
+"""Where runs are trained: local processes, one thread each, that never outlive their parent.
 
 A launcher maps a function over items and yields events as they come, in any order. The function is given, so this
 chapter knows no training. An item is started again when its process dies; the function resumes by itself.
@@ -97,8 +97,8 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
                     deaths[id(item)] = deaths.get(id(item), 0) + 1
                     if deaths[id(item)] > RETRIES:
                         raise InputError(
-                            f"{item} was started {RETRIES + 1} times and its process died each time (exit code {code}): "
-                            "it may need more memory than there is."
+                            f"{item} was started {RETRIES + 1} times and its process died each time "
+                            f"(exit code {code}): it may need more memory than there is."
                         ) from None
                     waiting.insert(0, item)
                     yield Event("died", item, f"exit code {code}")

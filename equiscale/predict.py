@@ -45,16 +45,14 @@ class TrainedPotential:
     """A potential with its references and normalisation: structures in, eV and eV/Å out."""
 
     potential: Potential
-    model: ModelConfig  # type: ignore[valid-type]
+    model: ModelConfig
     references: References
 
     def __call__(self, structures: Sequence[Structure]) -> Prediction:
         """Total energies (eV, float64) per structure and forces (eV/Å, float64) per atom."""
         weight = next(self.potential.parameters())
         model = self.model
-        graph = build_graph(
-            structures, model.cutoff, model.max_neighbors, dtype=weight.dtype, device=weight.device
-        )
+        graph = build_graph(structures, model.cutoff, model.max_neighbors, dtype=weight.dtype, device=weight.device)
         inference = torch.no_grad() if model.forces == "direct" else torch.enable_grad()
         with inference:
             out = predict(self.potential, graph)
@@ -93,7 +91,7 @@ class TrainedPotential:
             raise InputError(f"{folder} is not a checkpoint: {Path(error.filename).name} is missing.") from None
         except (json.JSONDecodeError, RuntimeError, EOFError) as error:
             raise InputError(f"{folder} cannot be read as a checkpoint: {str(error).splitlines()[0]}.") from None
-        model = from_json(ModelConfig, json.dumps(about["model"]), f"{folder / 'potential.json'}")  # type: ignore[arg-type]
-        potential = model.build().to(getattr(torch, about["dtype"]))  # type: ignore[attr-defined]
+        model = from_json(ModelConfig, json.dumps(about["model"]), f"{folder / 'potential.json'}")
+        potential = model.build().to(getattr(torch, about["dtype"]))
         potential.load_state_dict(state)
         return TrainedPotential(potential.to(device).eval(), model, References.from_dict(about["references"]))

@@ -15,6 +15,8 @@ from equiscale.config import canonical, config, from_json, to_json
 from equiscale.errors import InputError
 from equiscale.models import ModelConfig
 
+Status = Literal["ok", "did not learn", "diverged"]
+
 SCHEMA = 1
 """Version of specs and records. A results folder of another version is refused, never half-read."""
 
@@ -34,6 +36,11 @@ class DataSpec:
     scale: Literal["std", "force_rms"] = "std"
     references: Literal["least_squares", "isolated_atoms"] = "least_squares"
     keys: tuple[tuple[str, str], ...] = ()  # options of the reader, such as ("energy_key", "REF_energy")
+
+
+def reader_options(spec: DataSpec) -> dict[str, Any]:
+    """The reader's keyword arguments."""
+    return dict(spec.keys)
 
 
 @config
@@ -68,7 +75,7 @@ class EvalSpec:
 class RunSpec:
     """Everything that decides a run's outcome, and nothing that does not (such as the device or the folder)."""
 
-    model: ModelConfig  # type: ignore[valid-type]
+    model: ModelConfig
     data: DataSpec
     optim: OptimSpec = OptimSpec()
     evaluation: EvalSpec = EvalSpec()
@@ -139,7 +146,7 @@ class RunRecord:
     """What came of a run: the curve, the end, what it cost, and where it ran."""
 
     spec: RunSpec
-    status: Literal["ok", "did not learn", "diverged"]
+    status: Status
     reason: str  # why the status is not "ok"
     parameters: int
     parameters_body: int  # without embedding and radial-basis weights
@@ -223,7 +230,12 @@ def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dic
     dropped = []
     for record in records:
         spec = record.spec
-        about = {"run": spec.key, "architecture": spec.model.kind, "width": spec.model.width, "seed": spec.seed}
+        about = {
+            "run": spec.key,
+            "architecture": spec.model.kind,
+            "width": spec.model.width,
+            "seed": spec.seed,
+        }
         if record.status == "diverged":
             dropped.append({**about, "reason": f"diverged: {record.reason}"})
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,8 @@ class AtomicOutput:
 
 class Potential(nn.Module, ABC):
     """A trainable map from an atomic graph to per-atom energies, and direct forces where there is a head for them."""
+
+    config: Any  # one of ModelConfig; not named here, as the registry imports the architectures
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> AtomicOutput: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ class ForceField:
     validation: dict[str, Store]
     references: References
     device: torch.device
+    # Memory of graphs and orders already made: pure functions of the fields above.
+    _cache: dict[tuple[str, int | None], list[Batch]] = field(default_factory=dict, repr=False)
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(spec: RunSpec, store: Store, isolated: dict[int, float] | None = None, device: str = "cpu") -> ForceField:
@@ -78,14 +81,14 @@ class ForceField:
         graph = build_graph(store, model.cutoff, model.max_neighbors, device=self.device)
         return Batch(graph, labels(store, device=self.device), share)
 
-    def loss(self, model: Potential, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: Potential, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         optim = self.spec.optim
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
             prediction = predict(model, batch.graph, create_graph=True)
         energy, force = per_structure(prediction.to(dtype=torch.float32), batch.label, batch.graph)
         e, f = energy.sum() * batch.share, force.sum() * batch.share
         loss = optim.energy_weight * e + optim.force_weight * f
-        return loss, {"energy_loss": e.detach(), "force_loss": f.detach()}  # type: ignore[dict-item]
+        return loss, {"energy_loss": e.detach(), "force_loss": f.detach()}
 
     def tokens(self, batch: Batch) -> int:
         return len(batch.graph.numbers)
@@ -146,14 +149,10 @@ class ForceField:
         return iter(self._cache[key])
 
     def _order(self, epoch: int) -> np.ndarray:
-        if self._orders.get("epoch") is None or self._orders["epoch"][0] != epoch:
-            self._orders["epoch"] = (epoch, self.order(epoch))
-        return self._orders["epoch"][1]
-
-    def __post_init__(self) -> None:
-        # Memory of graphs and orders already made: pure functions of the fields, so not part of the value.
-        object.__setattr__(self, "_cache", {})
-        object.__setattr__(self, "_orders", {})
+        if epoch not in self._orders:
+            self._orders.clear()
+            self._orders[epoch] = self.order(epoch)
+        return self._orders[epoch]
 
     def unique_atoms(self, steps: int) -> int:
         """Distinct atoms among those seen in the first ``steps`` steps."""

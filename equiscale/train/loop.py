@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from equiscale.config import from_json, to_json
 from equiscale.data.store import Store
-from equiscale.models.base import count_parameters
+from equiscale.models.base import Potential, count_parameters
 from equiscale.predict import TrainedPotential
 from equiscale.run import (
     Clock,
@@ -25,6 +26,7 @@ from equiscale.run import (
     RunRecord,
     RunSpec,
     Sets,
+    Status,
     checkpoint_path,
     evaluation_steps,
     losses_path,
@@ -193,7 +195,7 @@ def finish(
         shutil.rmtree(checkpoint_path(folder, spec.key), ignore_errors=True)
     return RunRecord(
         spec=spec,
-        status=status,  # type: ignore[arg-type]
+        status=status,
         reason=reason,
         parameters=n,
         parameters_body=body,
@@ -209,7 +211,7 @@ def finish(
     )
 
 
-def judge(curve: tuple[Evaluation, ...], trivial: float, reason: str) -> tuple[str, str]:
+def judge(curve: tuple[Evaluation, ...], trivial: float, reason: str) -> tuple[Status, str]:
     """Status and reason. Diverged: not finite, or a loss that rises past the trivial predictor after being below it."""
     if reason:
         return "diverged", reason
@@ -220,19 +222,26 @@ def judge(curve: tuple[Evaluation, ...], trivial: float, reason: str) -> tuple[s
             f"the validation loss rose to {last:.3g}, past the trivial predictor's {trivial:.3g}, from {best:.3g}"
         )
     if last > PLATEAU * trivial:
-        return "did not learn", f"the validation loss {last:.3g} stayed at the trivial predictor's {trivial:.3g}"
+        return (
+            "did not learn",
+            f"the validation loss {last:.3g} stayed at the trivial predictor's {trivial:.3g}",
+        )
     return "ok", ""
 
 
-def executed_ratio(task: ForceField, model: torch.nn.Module) -> float:
+def executed_ratio(task: ForceField, model: Potential) -> float:
     """FLOPs executed over FLOPs of the published formulation, on the first steps' real batches; on a copy."""
     twin = copy.deepcopy(model)
     executed = published = 0.0
     for step in range(min(COUNTED_STEPS, task.spec.steps)):
         for batch in task.micro_batches(step):
-            executed += counted(lambda batch=batch: task.loss(twin, batch)[0].backward())  # type: ignore[misc]
+            executed += counted(partial(_forward_backward, task, twin, batch))
             published += task.flops(batch)
     return executed / published
+
+
+def _forward_backward(task: ForceField, model: Potential, batch: Any) -> None:
+    task.loss(model, batch)[0].backward()
 
 
 def time_steps(task: ForceField, model: torch.nn.Module, made: Any, steps: range) -> list[float]:

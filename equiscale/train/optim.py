@@ -23,7 +23,7 @@ class WidthFactor:
 
 
 def width_factors(
-    model: ModelConfig,  # type: ignore[valid-type]
+    model: ModelConfig,
     optim: OptimSpec,
 ) -> dict[str, WidthFactor]:
     """Per parameter name, relative to the base width; at the base width every factor is 1.
@@ -34,11 +34,11 @@ def width_factors(
     1/fan_in², which equals a constant rate with a 1/fan_in multiplier.
     """
     with torch.device("meta"):
-        at = {w: _dimensions(replace(model, width=w).build()) for w in (optim.base_width, 4 * optim.base_width)}  # type: ignore[attr-defined, type-var]
-        here = _dimensions(model.build())  # type: ignore[attr-defined]
+        at = {w: _dimensions(replace(model, width=w).build()) for w in (optim.base_width, 4 * optim.base_width)}
+        here = _dimensions(model.build())
     base, wide = at[optim.base_width], at[4 * optim.base_width]
     if optim.width_rule == "paper":
-        rate = optim.base_width / model.width  # type: ignore[attr-defined]
+        rate = optim.base_width / model.width
         return {name: WidthFactor("any", rate, 1.0) for name in here}
     factors = {}
     for name, dims in here.items():
@@ -46,7 +46,10 @@ def width_factors(
             factors[name] = WidthFactor("vector", 1.0, 1.0)
             continue
         fan_in, _ = dims
-        (in0, out0), (in1, out1) = base[name], wide[name]  # type: ignore[misc]
+        narrow, broad = base[name], wide[name]
+        assert narrow is not None  # the same tensors exist at every width
+        assert broad is not None
+        (in0, out0), (in1, out1) = narrow, broad
         shrink = in0 / fan_in
         if in1 == in0:
             factors[name] = WidthFactor("input", 1.0, 1.0)
@@ -59,7 +62,7 @@ def width_factors(
 
 def _dimensions(potential: nn.Module) -> dict[str, tuple[int, int] | None]:
     """(fan-in, fan-out) of every matrix, None for vectors. An embedding is a matrix that acts on one-hot rows."""
-    kinds = {}
+    kinds: dict[str, tuple[int, int] | None] = {}
     for prefix, module in potential.named_modules():
         for name, p in module.named_parameters(recurse=False):
             full = f"{prefix}.{name}" if prefix else name
@@ -77,11 +80,11 @@ def _dimensions(potential: nn.Module) -> dict[str, tuple[int, int] | None]:
     return kinds
 
 
-def build(model: ModelConfig, optim: OptimSpec, seed: int) -> Potential:  # type: ignore[valid-type]
+def build(model: ModelConfig, optim: OptimSpec, seed: int) -> Potential:
     """A fresh potential whose initial weights follow the width rule; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        potential = model.build()  # type: ignore[attr-defined]
+        potential = model.build()
     factors = width_factors(model, optim)
     with torch.no_grad():
         for name, p in potential.named_parameters():
@@ -89,7 +92,7 @@ def build(model: ModelConfig, optim: OptimSpec, seed: int) -> Potential:  # type
     return potential
 
 
-def optimizer(potential: Potential, model: ModelConfig, optim: OptimSpec):  # type: ignore[valid-type]
+def optimizer(potential: Potential, model: ModelConfig, optim: OptimSpec):
     """Schedule-free AdamW in train mode, one parameter group per distinct rate."""
     from schedulefree import AdamWScheduleFree
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def write_log(path: Path, rows: list[list[float]]) -> None:
     except ImportError as error:
         raise need("train", error) from None
     values = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
-    columns = {name: values[:, i].astype(np.int32 if i == 0 else np.float32) for i, name in enumerate(COLUMNS)}
+    columns: dict[str, Any] = {name: values[:, i].astype(np.float32) for i, name in enumerate(COLUMNS)}
+    columns["step"] = columns["step"].astype(np.int32)
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
@@ -31,7 +33,7 @@ def write_losses(
     path: Path, *, steps: list[int], losses: dict[str, list[list[float]]], groups: dict[str, np.ndarray]
 ) -> None:
     """Per-structure losses [evaluations, structures] of both sets, with each structure's molecule."""
-    arrays = {"steps": np.array(steps, dtype=np.int64)}
+    arrays: dict[str, Any] = {"steps": np.array(steps, dtype=np.int64)}
     for name, group in groups.items():
         arrays[name] = np.array(losses.get(name, []), dtype=np.float32).reshape(len(steps), -1)
         arrays[f"group_{name}"] = np.asarray(group)

@@ -17,7 +17,7 @@ class Task(Protocol, Generic[B]):
         """The batches whose losses add up to the loss of ``step`` (0-based); a pure function of the step."""
         ...
 
-    def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, dict[str, Tensor]]:
         """This batch's share of the step's loss, and the parts of it to be logged (shares too)."""
         ...
 

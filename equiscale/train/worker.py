@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import statistics
@@ -19,7 +20,7 @@ from equiscale.data.store import Store
 from equiscale.errors import InputError
 from equiscale.graph import build_graph
 from equiscale.models.base import count_parameters
-from equiscale.run import DataSpec, RunSpec
+from equiscale.run import DataSpec, RunSpec, reader_options
 from equiscale.train.force_field import ForceField
 from equiscale.train.loop import time_steps, train
 from equiscale.train.optim import build, optimizer
@@ -96,7 +97,7 @@ class Worker:
     def data(self, spec: DataSpec) -> tuple[Store, dict[int, float] | None]:
         name = (spec.name, spec.keys)
         if name not in self._stores:
-            keys = dict(spec.keys)
+            keys = reader_options(spec)
             isolated = read_extxyz(spec.name, **keys).isolated if spec.references == "isolated_atoms" else None
             self._stores[name] = (load(spec.name, **keys), isolated)
         return self._stores[name]
@@ -107,9 +108,9 @@ class Worker:
         for spec in specs:
             store, isolated = self.data(spec.data)
             model = spec.model
-            reach = (spec.data.name, model.cutoff)  # type: ignore[attr-defined]
+            reach = (spec.data.name, model.cutoff)
             if reach not in checked:
-                refuse_lone_atoms(store, model.cutoff, spec.data.name)  # type: ignore[attr-defined]
+                refuse_lone_atoms(store, model.cutoff, spec.data.name)
                 checked.add(reach)
             task = ForceField.of(spec, store, isolated, self.device)
             potential = build(model, spec.optim, spec.seed).to(task.device).train()
@@ -132,7 +133,7 @@ class Worker:
                 body,
                 float(task.train.sizes.mean()),
                 edges / atoms,
-                spec.model.flops(atoms, edges) / atoms,  # type: ignore[attr-defined]
+                spec.model.flops(atoms, edges) / atoms,
             )
         return out
 
@@ -174,7 +175,5 @@ class _alone:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(self.path)
-        except OSError:
-            pass

@@ -45,7 +45,7 @@ class MPNN(Potential):
         self.force = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, 3)) if direct else None
 
     def input_parameters(self) -> Iterator[nn.Parameter]:
-        yield self.embed.table.weight
+        yield from self.embed.parameters()
         yield from self.edge_radial.parameters()
 
     def forward(self, graph: AtomGraph) -> AtomicOutput:

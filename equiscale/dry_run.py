@@ -1,0 +1,46 @@
+"""What a study will cost, one line per rung, before anything is trained."""
+
+from collections.abc import Callable
+
+from equiscale.ladder import Study
+from equiscale.launch import local_processes
+from equiscale.study import EVALUATION_SHARE, Results, data_hashes, duration
+
+
+def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], None]) -> str:
+    """N, D, κ, FLOPs and estimated time of every rung. Times a few steps of each, trains nothing, writes nothing."""
+    from equiscale.train.worker import TimeAll, Worker
+
+    runs = study.runs(data_hashes(study))
+    rungs = {(r.model, r.optim, r.data): r for r in reversed(runs)}  # the first seed stands for its rung
+    timings: dict = {}
+    live("timing a few steps of every rung …")
+    chosen = tuple(r for r in runs if r in rungs.values())
+    for event in local_processes(Worker(results.folder), [TimeAll(chosen)], 1):
+        if event.kind == "done":
+            timings = event.value
+    live("")
+    head = (
+        f"{'architecture':<13}{'width':>6}{'depth':>6}{'seeds':>6}{'N':>12}{'body':>12}{'D (atoms)':>12}{'steps':>8}"
+        f"{'kappa':>8}{'C (FLOP)':>11}{'ms/step':>9}{'time':>9}"
+    )
+    lines, total, longest = [head], 0.0, 0.0
+    for run in chosen:
+        t = timings[run.key]
+        seeds = sum(r.model == run.model and r.optim == run.optim and r.data == run.data for r in runs)
+        atoms = run.steps * run.optim.batch_structures * t.atoms
+        seconds = EVALUATION_SHARE * run.steps * t.step_seconds
+        total, longest = total + seeds * seconds, max(longest, seconds)
+        lines.append(
+            f"{run.model.kind:<13}{run.model.width:>6}{run.model.depth:>6}{seeds:>6}{t.parameters:>12,}"
+            f"{t.parameters_body:>12,}{atoms:>12,.0f}{run.steps:>8,}{t.flops_per_atom / t.parameters:>8.1f}"
+            f"{3 * t.flops_per_atom * atoms:>11.2e}{1e3 * t.step_seconds:>9.1f}{duration(seconds):>9}"
+        )
+    wall = max(total / workers, longest)
+    done = sum(results.done(run.key) for run in runs)
+    lines.append(
+        f"{len(runs)} runs ({done} recorded already), {duration(total)} of one thread, "
+        f"about {duration(wall)} with {workers} worker{'s' if workers > 1 else ''}."
+    )
+    lines.append("C is 3 × forward FLOPs of the published formulation; times are medians of timed steps, alone.")
+    return "\n".join(lines)
