@@ -69,7 +69,7 @@ def test_orientations_are_uniform(store):
     for part in (*PARTS[:1], "molecules", "conformers"):
         chosen = store.take(store.where(part))
         assert np.abs(orientation(chosen) - np.eye(3) / 3).max() < 0.03
-        # The sign of an axis is free, but the third moment of a whole molecule's shape is not: no handed
+        # The fourth moments of a uniform axis are 1/5: second moments alone would pass a mix of fixed frames.
         # frame either.
         assert np.abs(np.mean(axes(chosen) ** 4, axis=0) - 0.2).max() < 0.03
     assert aligned(store) == ""
