@@ -9,9 +9,11 @@
 Only numpy, scipy and the standard library: it fits anybody's runs.
 """
 
-from equiscale.laws.analysis import analyse, predict_largest, score
+from equiscale.laws.analysis import analyse
 from equiscale.laws.paper import PAPER, paper_crossings
+from equiscale.laws.plan import Plan, plan
 from equiscale.laws.results import Analysis
+from equiscale.laws.surfaces import predict_largest, prediction_from_dict, score
 from equiscale.laws.uncertainty import Estimate, Interval
 from equiscale.laws.verdict import verdict
 
@@ -20,9 +22,12 @@ __all__ = [
     "Analysis",
     "Estimate",
     "Interval",
+    "Plan",
     "analyse",
     "paper_crossings",
+    "plan",
     "predict_largest",
+    "prediction_from_dict",
     "score",
     "verdict",
 ]

@@ -139,8 +139,7 @@ def optimum(values: Values, budget: np.ndarray, cost: PerAtom) -> tuple[np.ndarr
 def cost_to_reach(loss: float, values: Values, cost: PerAtom) -> tuple[np.ndarray, np.ndarray]:
     """The least cost that reaches a loss, and the atoms seen there; nan where the floor lies above it."""
     A, B, alpha, beta, floor = (
-        np.atleast_1d(np.asarray(values[name], float))[:, None]
-        for name in ("A", "B", "alpha", "beta", "L_inf")
+        np.atleast_1d(np.asarray(values[name], float))[:, None] for name in ("A", "B", "alpha", "beta", "L_inf")
     )
     share = np.linspace(0.005, 0.995, 397)  # of the loss above the floor that the N term has
     above = np.where(loss > floor, loss - floor, np.nan)
@@ -160,20 +159,22 @@ def allocate(
     budget = np.geomspace(span[0], 10 * span[1], points)
     n, d, loss = optimum(values, budget, cost)
     many = optimum(draws, budget, cost)
-    bands = [
-        np.nanquantile(x, [0.025, 0.975], axis=0) if len(x) else np.full((2, points), np.nan) for x in many
-    ]
+    bands = [np.nanquantile(x, [0.025, 0.975], axis=0) if len(x) else np.full((2, points), np.nan) for x in many]
+    (n_low, n_high), (d_low, d_high), (loss_low, loss_high) = bands
     return AllocationCurve(
-        method,
-        budget,
-        n,
-        *bands[0],
-        d,
-        *bands[1],
-        loss,
-        *bands[2],
-        budget <= span[1] * (1 + 1e-9),
-        {"N": many[0], "D": many[1], "loss": many[2]},
+        method=method,
+        C=budget,
+        N=n,
+        N_low=n_low,
+        N_high=n_high,
+        D=d,
+        D_low=d_low,
+        D_high=d_high,
+        loss=loss,
+        loss_low=loss_low,
+        loss_high=loss_high,
+        inside=budget <= span[1] * (1 + 1e-9),
+        draws={"N": many[0], "D": many[1], "loss": many[2]},
     )
 
 
@@ -188,7 +189,8 @@ def crossing(
     names: tuple[str, str],
     level: float = 0.95,
 ) -> Crossing:
-    """Losses along the same budgets [points], and their draws [resamples, points], which are independent of each other."""
+    """Losses along the same budgets [points], and their draws [resamples, points], which are independent of
+    each other."""
     count = min(len(first_draws), len(second_draws))
     points = np.array([_sign_change(budget, a, b) for a, b in zip(first_draws[:count], second_draws[:count])])
     crossed = points[np.isfinite(points)] if count else points
@@ -196,9 +198,7 @@ def crossing(
     point = _sign_change(budget, first, second)
     span = (float(budget[0]), float(budget[-1]))
     where = f"[{span[0]:.2g}, {span[1]:.2g}] FLOP"
-    interval = (
-        percentile(crossed, level, f"draws that cross in range, {count} in all") if len(crossed) else None
-    )
+    interval = percentile(crossed, level, f"draws that cross in range, {count} in all") if len(crossed) else None
     if not count:
         text = f"{names[0]} and {names[1]}: no draws to tell a crossing from."
     elif probability < 0.05:
@@ -210,9 +210,7 @@ def crossing(
     else:
         text = f"{names[0]} and {names[1]} cross within {where} with probability {probability:.0%}"
         if interval is not None:
-            text += (
-                f", at {np.median(crossed):.2g} [{interval.low:.2g}, {interval.high:.2g}] FLOP where they do"
-            )
+            text += f", at {np.median(crossed):.2g} [{interval.low:.2g}, {interval.high:.2g}] FLOP where they do"
         text += "."
     return Crossing(
         method,

@@ -24,9 +24,7 @@ OBJECTIVES = ("huber", "lad", "least_squares")
 @dataclass(frozen=True)
 class Fit(Plain):
     law: Law
-    values: dict[
-        str, float
-    ]  # the law's own names: A, B, alpha, beta, L_inf / F, gamma, L_inf (0 when dropped)
+    values: dict[str, float]  # the law's own names: A, B, alpha, beta, L_inf / F, gamma, L_inf (0 when dropped)
     objective: str  # "huber" | "lad" | "least_squares"
     objective_value: float  # plain sum over rows of the loss of ln L residuals
     delta: float  # Huber's, in ln L
@@ -68,9 +66,7 @@ class Coordinates:
         return out
 
 
-def prepare(
-    law: Law, x: Mapping[str, np.ndarray], loss: np.ndarray
-) -> tuple[Problem, np.ndarray, Coordinates]:
+def prepare(law: Law, x: Mapping[str, np.ndarray], loss: np.ndarray) -> tuple[Problem, np.ndarray, Coordinates]:
     """Checks a user's columns; returns the solver's problem, ln loss and the coordinates between."""
     y = np.asarray(loss, float).ravel()
     columns = []
@@ -80,15 +76,11 @@ def prepare(
         columns.append(np.asarray(x[name], float).ravel())
     for name, column in [*zip(law.variables, columns, strict=True), ("loss", y)]:
         if len(column) != len(y):
-            raise ValueError(
-                f"column {name!r} has {len(column)} rows and the loss {len(y)}: they must agree."
-            )
+            raise ValueError(f"column {name!r} has {len(column)} rows and the loss {len(y)}: they must agree.")
         bad = ~np.isfinite(column) | (column <= 0)
         if bad.any():
             at = int(np.flatnonzero(bad)[0])
-            raise ValueError(
-                f"column {name!r} holds {column[at]} in row {at}: a law needs finite positive values."
-            )
+            raise ValueError(f"column {name!r} holds {column[at]} in row {at}: a law needs finite positive values.")
     if len(y) < len(law.parameters) + 1:
         raise ValueError(
             f"{len(y)} rows are too few for the {len(law.parameters)} parameters of {law.formula}: give more rows."
@@ -96,9 +88,7 @@ def prepare(
     for name, column in zip(law.variables, columns, strict=True):
         distinct = len(np.unique(column))
         if distinct < 3:
-            raise ValueError(
-                f"{name} takes {distinct} distinct values: an exponent of {name} needs at least three."
-            )
+            raise ValueError(f"{name} takes {distinct} distinct values: an exponent of {name} needs at least three.")
     logs = np.log(np.stack(columns))
     centre = logs.mean(1)
     return Problem(logs - centre[:, None], law.floor == "free"), np.log(y), Coordinates(law, centre)
@@ -114,7 +104,8 @@ def fit(
     weights: np.ndarray | None = None,
     profile: bool = True,
 ) -> Fit:
-    """The law's best values. delta None: 1.345 robust standard deviations of the residuals (95 % efficient if normal)."""
+    """The law's best values. delta None: 1.345 robust standard deviations of the residuals (95 % efficient if
+    normal)."""
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r} is not known: it is one of {', '.join(OBJECTIVES)}.")
     if delta is not None and not delta > 0:
@@ -144,7 +135,10 @@ def fit(
 
     residual = problem.curve(best[None], False)[0][0] - y
     total = float((w * (np.abs(residual) if objective == "lad" else huber(residual, width))).sum())
-    minima, gap = _distinct(params, value)
+    seen = params.copy()
+    if problem.floor:  # floors that are nowhere felt are one floor
+        seen[:, -1] = np.maximum(seen[:, -1], y.min() - 6)
+    minima, gap = _distinct(seen, value)
     warnings = _distrust(law, problem, y, best, gradient, minima, gap)
     if profile:
         warnings += _flat(law, problem, y, w, width, best)
@@ -206,33 +200,23 @@ def _distrust(
     if gradient > 1e-3:
         out.append(f"the optimiser stopped at a slope of {gradient:.1e}: the optimum is not certain.")
     if minima > 1 and gap < 0.01:
-        out.append(
-            f"a second minimum lies {100 * gap:.2g} % above the best: the data hardly choose between them."
-        )
+        out.append(f"a second minimum lies {100 * gap:.2g} % above the best: the data hardly choose between them.")
     for i, name in enumerate(law.exponents):
         if best[k + i] <= 0.005:
-            out.append(
-                f"{name} is {best[k + i]:.2g}: the loss does not fall with {law.variables[i]} in these rows."
-            )
+            out.append(f"{name} is {best[k + i]:.2g}: the loss does not fall with {law.variables[i]} in these rows.")
         decades = np.ptp(problem.z[i]) / np.log(10)
         if decades < 0.8:
-            out.append(
-                f"{law.variables[i]} spans {decades:.2g} decades only: {name} is a slope over a short range."
-            )
+            out.append(f"{law.variables[i]} spans {decades:.2g} decades only: {name} is a slope over a short range.")
     shares = np.exp(best[:k, None] - best[k : 2 * k, None] * problem.z - y)
     for i, name in enumerate(law.coefficients):
         if shares[i].max() < 0.02:
-            out.append(
-                f"the term of {name} is at most {100 * shares[i].max():.1g} % of the loss: not identified."
-            )
+            out.append(f"the term of {name} is at most {100 * shares[i].max():.1g} % of the loss: not identified.")
     if problem.floor and best[-1] < y.min() - 0.9 * FLOOR_SPAN:
         out.append("L_inf ended at zero: these rows show no floor.")
     return out
 
 
-def _flat(
-    law: Law, problem: Problem, y: np.ndarray, w: np.ndarray, delta: float, best: np.ndarray
-) -> list[str]:
+def _flat(law: Law, problem: Problem, y: np.ndarray, w: np.ndarray, delta: float, best: np.ndarray) -> list[str]:
     """An exponent whose profile hardly rises when it is halved or grows by half is not told by the data."""
     k = len(problem.z)
     start = np.repeat(best[None], 2 * k + 1, 0)

@@ -3,7 +3,8 @@
     POWER       L = F C^-gamma                       Hoffmann et al. 2022, approach 1; eq. 4 of the scaling paper
     SUM_POWER   L = A N^-alpha + B D^-beta           approach 3; eq. 5
 
-Each with L_inf = 0, where the term is dropped and not merely small, or with L_inf >= 0 free: `power("C", floor="free")`.
+Each with L_inf = 0, where the term is dropped and not merely small, or with L_inf >= 0 free:
+`power("C", floor="free")`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A width's curve is the geometric mean over its seeds, taken between evaluations 
 
     running_minimum  the least of all curves at each cost, 24 points per decade (Hoffmann et al., approach 1, and the
                      scaling paper); the default
-    hull             lower convex hull in log-log of the evaluations: touches each rung once, and so loses rungs to noise
-    log_bins         the least evaluation in each of 10 bins per decade
+    hull             lower convex hull in log-log of the evaluations: touches each rung once, and so loses
+    rungs to noise log_bins         the least evaluation in each of 10 bins per decade
 
 On ladders of six rungs made from a known law (exponent .136) the running minimum finds .132 with 0 and with 1 % noise
 from 5 hand-overs; the hull .130, and at 1 % noise it touches too few rungs for an exponent. Hence the default.
@@ -39,18 +39,14 @@ class Frontier(Plain):
     x: np.ndarray  # [points] cost, ascending
     loss: np.ndarray  # [points]
     width: np.ndarray  # [points] int, the rung that owns the point
-    dropped: (
-        np.ndarray
-    )  # [points] bool: owned by the smallest/largest rung or outside the hand-overs; draw grey
+    dropped: np.ndarray  # [points] bool: owned by the smallest/largest rung or outside the hand-overs; draw grey
     handovers: np.ndarray  # [handovers] cost at which the owner changes
     range: tuple[float, float] | None  # first to last hand-over
     fit: Fit | None  # L = F x^-gamma (+ L_inf) in the cost's own unit
     estimates: dict[str, Estimate]  # gamma, F (for FLOP costs F_c per PFLOP; for hours per hour)
     reason: str
     text: str  # one sentence: "local exponent 0.15 [..] over [C1, C2]" or the reason
-    draws: dict[str, np.ndarray] = field(
-        default_factory=dict, metadata={"json": False}, repr=False
-    )  # gamma, F
+    draws: dict[str, np.ndarray] = field(default_factory=dict, metadata={"json": False}, repr=False)  # gamma, F
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,7 @@ class Curves:
         losses = [ln_loss[rows].mean(1) for rows in self.rows]
         if selector == "running_minimum":
             grid = _grid(self.cost, 24)
-            table = np.stack(
-                [np.interp(grid, c, l, left=np.inf, right=np.inf) for c, l in zip(self.cost, losses)]
-            )
+            table = np.stack([np.interp(grid, c, l, left=np.inf, right=np.inf) for c, l in zip(self.cost, losses)])
             owner = table.argmin(0)
             least = table.min(0)
             best = np.minimum.accumulate(least)
@@ -160,9 +154,7 @@ def frontier(
     draws: dict[str, np.ndarray] = {}
     if not reason:
         try:
-            found = fit(
-                power(name, floor=floor), {name: np.exp(x[kept])}, np.exp(y[kept]), objective=objective
-            )
+            found = fit(power(name, floor=floor), {name: np.exp(x[kept])}, np.exp(y[kept]), objective=objective)
         except ValueError as error:
             reason = f"no frontier exponent: {error}"
     if found is not None:
@@ -175,9 +167,7 @@ def frontier(
             level = np.median(np.log(draws["F"])) - np.log(numbers["F"])
             draws = {"gamma": draws["gamma"] - shift, "F": draws["F"] * np.exp(-level)}
         for key, value in numbers.items():
-            estimates[key] = Estimate(
-                value, percentile(draws[key], method=interval_method) if draws else None
-            )
+            estimates[key] = Estimate(value, percentile(draws[key], method=interval_method) if draws else None)
         estimates["L_inf"] = Estimate(found.values["L_inf"])
     return Frontier(
         cost=name,
@@ -209,9 +199,7 @@ def _refusal(widths: int, changes: int, points: int) -> str:
     return ""
 
 
-def _resample(
-    curves: Curves, simulated: np.ndarray, selector: str, floor: str, unit: float
-) -> dict[str, np.ndarray]:
+def _resample(curves: Curves, simulated: np.ndarray, selector: str, floor: str, unit: float) -> dict[str, np.ndarray]:
     """gamma and F of each simulated study, with the same rules; studies without three hand-overs count for nothing."""
     out: dict[str, list[float]] = {"gamma": [], "F": []}
     last = len(curves.widths) - 1
@@ -225,9 +213,7 @@ def _resample(
             continue
         if floor == "free":
             try:
-                values = fit(
-                    power(floor=floor), {"C": np.exp(x[kept])}, np.exp(y[kept]), profile=False
-                ).values
+                values = fit(power(floor=floor), {"C": np.exp(x[kept])}, np.exp(y[kept]), profile=False).values
             except ValueError:
                 continue
             gamma, ln_f = values["gamma"], np.log(values["F"])
@@ -256,7 +242,5 @@ def _sentence(
     if parameters is not None and len(parameters) > 1:
         ratio = float(np.max(np.diff(np.log(np.unique(parameters)))))
         if ratio > np.log(2.05):
-            text += (
-                f"; neighbouring rungs differ by {np.exp(ratio):.2g} in N, over the 2 that a frontier wants"
-            )
+            text += f"; neighbouring rungs differ by {np.exp(ratio):.2g} in N, over the 2 that a frontier wants"
     return text

@@ -29,9 +29,7 @@ def _e(value: float, low: float, high: float) -> Estimate:
     return Estimate(value, Interval(low, high, 0.95, "1000 bootstraps, as printed"))
 
 
-def _law(
-    architecture: str, label: str, frontier: tuple[Estimate, ...], surface: tuple[Estimate, ...]
-) -> PaperLaw:
+def _law(architecture: str, label: str, frontier: tuple[Estimate, ...], surface: tuple[Estimate, ...]) -> PaperLaw:
     named = dict(zip(("F_c", "gamma", "log10_A", "log10_B", "alpha", "beta"), surface, strict=True))
     values = {
         "A": 10 ** named["log10_A"].value,
@@ -104,8 +102,8 @@ PAPER: dict[str, PaperLaw] = {
 
 
 def paper_crossings(first: str, second: str) -> dict[str, float]:
-    """Compute in FLOP at which the paper's laws of two architectures cross: keys "frontier" (eq. 4) and "surface" (eq. 7
-    as printed in table 1). Empty for an architecture that the paper does not have."""
+    """Compute in FLOP at which the paper's laws of two architectures cross: keys "frontier" (eq. 4) and
+    "surface" (eq. 7 as printed in table 1). Empty for an architecture that the paper does not have."""
     if first not in PAPER or second not in PAPER or first == second:
         return {}
     out = {}

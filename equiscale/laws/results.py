@@ -50,9 +50,9 @@ class Dropped(Plain):
 class Surface(Plain):
     """L(N, D) = [L_inf +] A N^-alpha + B D^-beta, its numbers with intervals, and what follows from them.
 
-    `estimates` has A, B, alpha, beta, L_inf, gamma, a, b, and where kappa is flat over the ladder G and F_c (per PFLOP).
-    `rowwise` are the same intervals by a bootstrap that takes rows for independent: shown beside, never used.
-    `design_effect` is the squared ratio of the two widths.
+    `estimates` has A, B, alpha, beta, L_inf, gamma, a, b, and where kappa is flat over the ladder G and F_c
+    (per PFLOP). `rowwise` are the same intervals by a bootstrap that takes rows for independent: shown
+    beside, never used. `design_effect` is the squared ratio of the two widths.
     """
 
     fit: Fit
@@ -183,9 +183,7 @@ class Pair(Plain):
     best_losses: dict[str, float]
     difference: float | None  # ln(best loss of second / of first)
     noise_floors: float | None  # |difference| in units of the noise floor
-    paper_crossings: dict[
-        str, float
-    ]  # what the paper's own laws predict, FLOP; empty when it has no such pair
+    paper_crossings: dict[str, float]  # what the paper's own laws predict, FLOP; empty when it has no such pair
 
 
 @dataclass(frozen=True)

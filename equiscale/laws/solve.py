@@ -50,9 +50,7 @@ def huber(residual: np.ndarray, delta: float | np.ndarray) -> np.ndarray:
     return inner * (size - 0.5 * inner)
 
 
-def seeds(
-    problem: Problem, y: np.ndarray, weights: np.ndarray, per_axis: int = 14, keep: int = 16
-) -> np.ndarray:
+def seeds(problem: Problem, y: np.ndarray, weights: np.ndarray, per_axis: int = 14, keep: int = 16) -> np.ndarray:
     """Variable projection: on a grid of exponents, coefficients by non-negative least squares on relative residuals.
 
     The least squares are exact (every active set of two or three coefficients is tried) and batched over the grid.

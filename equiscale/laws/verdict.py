@@ -1,9 +1,116 @@
-"""Five lines in words."""
+"""Five lines in words, for the end of a study and the top of its report.
+
+Only what a study of this size can carry: local exponents with their range and interval, no difference under two noise
+floors, no crossing beyond ten times the records, no cause, no agreement with anybody's numbers.
+"""
 
 from __future__ import annotations
 
-from equiscale.laws.results import Analysis
+import numpy as np
+
+from equiscale.laws.pairs import noise_floor
+from equiscale.laws.results import Analysis, Architecture, Pair
 
 
 def verdict(analysis: Analysis) -> list[str]:
-    raise NotImplementedError
+    found = list(analysis.architectures.values())
+    chosen = max(analysis.pairs, key=lambda p: abs(p.difference or 0.0), default=None)
+    return [
+        _records(analysis, found),
+        _best(analysis, chosen, found),
+        "Exponents: " + "; ".join(_exponent(a) for a in found) + ".",
+        _crossing(analysis, chosen),
+        _trust(analysis, found),
+    ]
+
+
+def _records(analysis: Analysis, found: list[Architecture]) -> str:
+    facts = analysis.facts
+    label = (facts.get("data") or {}).get("label", "")
+    ladders = ", ".join(f"{a.name} {len(a.rungs)} widths, {sum(r.seeds for r in a.rungs)} runs" for a in found)
+    tops = [a.C_range[1] for a in found if a.rungs]
+    text = f"Records: {ladders}"
+    if tops:
+        text += f"; training compute up to {max(tops):.2g} FLOP"
+    text += f"; labels {label}" if label else ""
+    if analysis.trivial and tops:
+        best = min(r.loss for a in found for r in a.rungs)
+        text += f"; the best loss is {best / analysis.trivial:.0%} of the trivial predictor's"
+    return text + "."
+
+
+def _at_common(pair: Pair, analysis: Analysis) -> tuple[float, dict[str, float]] | None:
+    """The least loss that each has reached by the compute that both have records of."""
+    both = {name: analysis.architectures[name].frontiers.get("C") for name in (pair.first, pair.second)}
+    common = min(analysis.architectures[name].C_range[1] for name in both)
+    losses: dict[str, float] = {}
+    for name, f in both.items():
+        if f is None or not len(f.x) or f.x[0] > common:
+            return None
+        losses[name] = float(np.exp(np.interp(np.log(common), np.log(f.x), np.log(f.loss))))
+    return common, losses
+
+
+def _best(analysis: Analysis, pair: Pair | None, found: list[Architecture]) -> str:
+    if pair is None:
+        a = found[0]
+        best = min((r.loss for r in a.rungs), default=float("nan"))
+        return f"{a.name} alone was trained, its best loss is {best:.3g}: there is nothing to compare it with."
+    at = _at_common(pair, analysis)
+    if at is None:
+        return f"{pair.first} and {pair.second} have no compute in common: their losses are not compared."
+    common, losses = at
+    low, high = sorted(losses, key=lambda name: losses[name])
+    gap = float(np.log(losses[high] / losses[low]))
+    floors = [f for f in (noise_floor(analysis.architectures[n]) for n in losses) if f]
+    where = f"With up to {common:.2g} FLOP, which both have records of,"
+    numbers = f"{low} reached {losses[low]:.3g} and {high} {losses[high]:.3g}"
+    if not floors:
+        return f"{where} {numbers}; no noise floor was measured, so no difference is claimed."
+    floor = max(floors)
+    measured = any(analysis.architectures[n].noise.std is not None for n in losses)
+    source = "seeds" if measured else "the fit's run effect"
+    if gap < 2 * floor:
+        return f"{where} {numbers}: less than two noise floors ({floor:.1%}, {source}) apart, not told apart."
+    return f"{where} {numbers}: {gap / floor:.1f} noise floors ({floor:.1%}, {source}) apart; {low} is lower here."
+
+
+def _exponent(a: Architecture) -> str:
+    if a.freshness.verdict == "molecule-limited":
+        return f"{a.name} is molecule-limited, no β and no γ are given"
+    if a.surface is None:
+        return f"{a.name} has too few rows or widths for a law"
+    span = f"over [{a.C_range[0]:.2g}, {a.C_range[1]:.2g}] FLOP"
+    text = f"{a.name} has the local exponent γ = {a.surface.estimates['gamma']} {span} (surface)"
+    f = a.frontiers.get("C")
+    if f is not None and f.fit is not None and f.range is not None:
+        text += f", {f.estimates['gamma']} over [{f.range[0]:.2g}, {f.range[1]:.2g}] (frontier)"
+    return text
+
+
+def _crossing(analysis: Analysis, pair: Pair | None) -> str:
+    if pair is None:
+        return "Crossings: none to look for with one architecture."
+    text = f"Comparison: {pair.claim}"
+    cross = pair.crossings.get("surface")
+    if cross is not None:
+        text += " Frontiers: " + cross.text
+    more = len(analysis.pairs) - 1
+    return text + (f" ({more} more pairs in the report.)" if more else "")
+
+
+def _trust(analysis: Analysis, found: list[Architecture]) -> str:
+    scores = [a.held_out for a in found if a.held_out is not None]
+    if scores:
+        parts = ", ".join(
+            f"{s.prediction.architecture} {s.relative_error:.1%} off"
+            f" ({'inside' if s.inside else 'outside'} its interval)"
+            for s in scores
+        )
+        text = f"Largest rung, predicted from the smaller ones: {parts}."
+    else:
+        text = "The largest rung could not be predicted from the smaller ones."
+    doubts = [a.name for a in found if a.surface is not None and a.surface.warnings]
+    if doubts:
+        text += f" The fits of {', '.join(doubts)} carry warnings."
+    return text + " These are slopes of this study in its range: no asymptotic law, and no cause, follows from them."

@@ -1,0 +1,243 @@
+"""Two architectures side by side: where their frontiers cross, what one costs more, and whether the exponents differ
+under every way to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from equiscale.laws.allocation import (
+    Crossing,
+    Multiplier,
+    cost_to_reach,
+    crossing,
+    optimum,
+)
+from equiscale.laws.fit import Coordinates, prepare
+from equiscale.laws.forms import sum_power
+from equiscale.laws.frontier import PFLOP, frontier
+from equiscale.laws.paper import paper_crossings
+from equiscale.laws.results import Architecture, Pair, Specification
+from equiscale.laws.solve import descend, seeds
+from equiscale.laws.surfaces import CUTOFFS, gamma_of
+from equiscale.laws.table import Rows, costs, other_cost, rows_of
+from equiscale.laws.uncertainty import Estimate, percentile
+
+PARTS = ("loss", "energy_loss", "force_loss")
+VALIDATIONS = ("molecules", "conformers")
+CLAIM = 0.95  # share of the specifications that must agree in sign
+Key = tuple[float, str, str, str, str, str]  # window, floor, objective, part, validation, method
+
+
+def gammas(table: Mapping[str, np.ndarray], architecture: str, d_max: float) -> dict[Key, float]:
+    """gamma under every specification. Surfaces are fitted all at once; "lad" is Huber's loss at a hundredth of the
+    noise; frontiers are taken with the default selector, floor zero and Huber's loss."""
+    out: dict[Key, float] = {}
+    sets: dict[tuple[str, str], Rows] = {}
+    for part in PARTS:
+        for validation in VALIDATIONS:
+            name = f"{part}_{validation}"
+            if name in table:
+                sets[part, validation] = rows_of(table, architecture, name)
+    for floor in ("zero", "free"):
+        for (part, validation), rows in sets.items():
+            out.update(_surface_gammas(rows, d_max, floor, part, validation))
+    for (part, validation), rows in sets.items():
+        for window in CUTOFFS:
+            r = rows.above(window * d_max)
+            if not len(r):
+                continue
+            f = frontier(r["C"], r.y, r["width"], r["step"])
+            if f.fit is not None:
+                out[window, "zero", "huber", part, validation, "frontier"] = f.fit.values["gamma"]
+    return out
+
+
+def _surface_gammas(rows: Rows, d_max: float, floor: str, part: str, validation: str) -> dict[Key, float]:
+    law = sum_power(floor=floor)
+    try:
+        problem, y, coordinates = prepare(law, rows.x, rows.y)
+    except ValueError:
+        return {}
+    windows = {w: (rows["D"] >= w * d_max * (1 - 1e-9)).astype(float) for w in CUTOFFS}
+    windows = {w: m for w, m in windows.items() if m.sum() > 2 * law_size(floor)}
+    windows = {w: m for w, m in windows.items() if len(np.unique(rows["D"][m > 0])) >= 3}
+    if not windows:
+        return {}
+    starts = seeds(problem, y, windows.get(0.03, next(iter(windows.values()))), keep=3)
+    if not len(starts):
+        return {}
+    masks = np.stack(list(windows.values()))
+    weights = np.repeat(masks, len(starts), 0)
+    rough, _ = descend(problem, y, weights, np.inf, np.tile(starts, (len(masks), 1)), iterations=30, tolerance=1e-5)
+    residual = np.abs(problem.curve(rough, False)[0] - y)
+    noise = np.array([1.4826 * np.median(r[w > 0]) for r, w in zip(residual, weights)])
+    noise = np.maximum(noise.reshape(len(masks), -1).min(1).repeat(len(starts)), 1e-7)
+    out: dict[Key, float] = {}
+    params = rough
+    for objective, zone in (("huber", 1.345), ("lad", 0.01)):
+        params, value = descend(problem, y, weights, zone * noise, params, iterations=80, tolerance=1e-7)
+        own = Coordinates(law, coordinates.centre).own(params)
+        gamma = gamma_of(dict(zip(law.parameters, own.T, strict=True)))
+        best = value.reshape(len(masks), -1).argmin(1) + np.arange(len(masks)) * len(starts)
+        for window, i in zip(windows, best, strict=True):
+            if np.isfinite(gamma[i]):
+                out[window, floor, objective, part, validation, "surface"] = float(gamma[i])
+    return out
+
+
+def law_size(floor: str) -> int:
+    return len(sum_power(floor=floor).parameters)
+
+
+def pair(
+    first: Architecture,
+    second: Architecture,
+    first_gammas: Mapping[Key, float],
+    second_gammas: Mapping[Key, float],
+) -> Pair:
+    names = (first.name, second.name)
+    shared = [key for key in first_gammas if key in second_gammas]
+    specifications = tuple(
+        Specification(*key, first_gammas[key], second_gammas[key], second_gammas[key] - first_gammas[key])
+        for key in shared
+    )
+    delta = _delta(first, second)
+    best = {a.name: min(r.loss for r in a.rungs) for a in (first, second)}
+    difference = float(np.log(best[second.name] / best[first.name]))
+    floors = [noise_floor(a) for a in (first, second)]
+    known = [f for f in floors if f]
+    share = _share(specifications)
+    return Pair(
+        first=first.name,
+        second=second.name,
+        crossings=_crossings(first, second),
+        multipliers=_multipliers(first, second, max(best.values())),
+        delta_gamma=delta,
+        specifications=specifications,
+        sign_share=share,
+        claim=_claim(names, specifications, share, delta, first, second),
+        best_losses=best,
+        difference=difference,
+        noise_floors=abs(difference) / max(known) if known else None,
+        paper_crossings=paper_crossings(*names),
+    )
+
+
+def noise_floor(architecture: Architecture) -> float | None:
+    """The seeds' deviation of ln L; where no rung was repeated, the run effect of the fit."""
+    if architecture.noise.std is not None:
+        return architecture.noise.std
+    return None if architecture.surface is None else architecture.surface.run_noise
+
+
+def limited(*architectures: Architecture) -> bool:
+    """Without a β nothing that follows from one is said."""
+    return any(a.freshness.verdict == "molecule-limited" for a in architectures)
+
+
+def _share(specifications: tuple[Specification, ...]) -> float | None:
+    if not specifications:
+        return None
+    above = float(np.mean([s.delta > 0 for s in specifications]))
+    return max(above, 1 - above)
+
+
+def _delta(first: Architecture, second: Architecture) -> Estimate | None:
+    if first.surface is None or second.surface is None:
+        return None
+    if "gamma" not in first.surface.estimates or "gamma" not in second.surface.estimates:
+        return None
+    one, two = gamma_of(first.surface.draws), gamma_of(second.surface.draws)
+    count = min(len(one), len(two))
+    value = second.surface.estimates["gamma"].value - first.surface.estimates["gamma"].value
+    return Estimate(value, percentile(two[:count] - one[:count], method=first.surface.interval_method))
+
+
+def _claim(
+    names: tuple[str, str],
+    specifications: tuple[Specification, ...],
+    share: float | None,
+    delta: Estimate | None,
+    first: Architecture,
+    second: Architecture,
+) -> str:
+    if share is None or delta is None:
+        return f"{names[0]} and {names[1]}: no exponents to compare."
+    span = (max(first.C_range[0], second.C_range[0]), min(first.C_range[1], second.C_range[1]))
+    where = f"over [{span[0]:.2g}, {span[1]:.2g}] FLOP"
+    share_text = f"{share:.0%} of {len(specifications)} specifications agree in sign"
+    interval = delta.interval
+    certain = interval is not None and (interval.low > 0 or interval.high < 0)
+    positive = float(np.mean([s.delta > 0 for s in specifications])) > 0.5
+    if share < CLAIM or not certain or positive != (delta.value > 0):
+        return f"no difference of the local exponents of {names[0]} and {names[1]} is claimed {where}: {share_text}."
+    steeper, other = (names[1], names[0]) if delta.value > 0 else (names[0], names[1])
+    size = (
+        delta
+        if delta.value > 0
+        else Estimate(
+            -delta.value,
+            None
+            if interval is None
+            else type(interval)(-interval.high, -interval.low, interval.level, interval.method),
+        )
+    )
+    return f"{steeper}'s local exponent is larger than {other}'s by {size} {where}; {share_text}."
+
+
+def _crossings(first: Architecture, second: Architecture) -> dict[str, Crossing]:
+    low = max(first.C_range[0], second.C_range[0])
+    high = 10 * min(first.C_range[1], second.C_range[1])
+    names = (first.name, second.name)
+    out: dict[str, Crossing] = {}
+    if not low < high or limited(first, second):
+        return out
+    budget = np.geomspace(low, high, 60)
+    if first.surface is not None and second.surface is not None:
+        point, many = [], []
+        for a, s in ((first, first.surface), (second, second.surface)):
+            cost = costs(a.rungs)[0]
+            point.append(optimum(s.fit.values, budget, cost)[2])
+            many.append(optimum(s.draws, budget, cost)[2])
+        out["surface"] = crossing(budget, *point, *many, method="surface", names=names)
+    one, two = first.frontiers.get("C"), second.frontiers.get("C")
+    if one is not None and two is not None and one.fit is not None and two.fit is not None:
+        lines = [f.fit(C=budget) for f in (one, two) if f.fit is not None]
+        draws = [
+            f.draws["F"][:, None] * (budget / PFLOP) ** -f.draws["gamma"][:, None]
+            if f.draws
+            else np.empty((0, len(budget)))
+            for f in (one, two)
+        ]
+        out["frontier"] = crossing(budget, *lines, *draws, method="frontier", names=names)
+    return out
+
+
+def _multipliers(first: Architecture, second: Architecture, reached: float) -> tuple[Multiplier, ...]:
+    """At the loss that both have reached and at two larger ones, each in its own optimal design."""
+    one, two = first.surface, second.surface
+    if one is None or two is None or limited(first, second):
+        return ()
+    out = []
+    for loss in (reached, 1.25 * reached, 1.5 * reached):
+        ratios: dict[str, float | None] = {}
+        flops = [cost_to_reach(loss, s.fit.values, costs(a.rungs)[0]) for a, s in ((first, one), (second, two))]
+        ceiling = [10 * a.C_range[1] for a in (first, second)]
+        inside = all(float(f[0][0]) <= c for f, c in zip(flops, ceiling))
+        ratios["flops"] = float(flops[1][0][0] / flops[0][0][0]) if inside else None
+        ratios["structures"] = float(flops[1][1][0] / flops[0][1][0]) if inside else None
+        for name, column in (("executed", "executed_per_atom"), ("hours", "hours_per_atom")):
+            by = [other_cost(a.rungs, column) for a in (first, second)]
+            ratios[name] = None
+            if inside and by[0] is not None and by[1] is not None:
+                cost = [cost_to_reach(loss, s.fit.values, c)[0][0] for s, c in ((one, by[0]), (two, by[1]))]
+                ratios[name] = float(cost[1] / cost[0])
+        many = [cost_to_reach(loss, s.draws, costs(a.rungs)[0])[0] for a, s in ((first, one), (second, two))]
+        count = min(len(m) for m in many)
+        interval = percentile(many[1][:count] / many[0][:count], method=one.interval_method) if inside else None
+        out.append(
+            Multiplier(loss, ratios["flops"], interval, ratios["executed"], ratios["hours"], ratios["structures"])
+        )
+    return tuple(out)
