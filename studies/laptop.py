@@ -1,6 +1,6 @@
 """The laptop study: the design of docs/declare-a-study.md with seeds, an hour or two on two cores, resumable.
 
-One pass over the whole built-in set (9,744 updates of 4 structures), nine widths of each architecture over two decades
+One pass over the whole built-in set (9,744 updates of 4 structures), ten widths of each architecture over two decades
 of N, three seeds at the smallest, the middle and the largest rung. Rates are those that `equiscale tune` found.
 """
 
@@ -18,14 +18,14 @@ STUDY = Study(
     ladders=(
         Ladder(
             MPNNConfig(depth=5, **PRESET),
-            (12, 16, 24, 32, 48, 64, 96, 128, 192),
+            (12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
             DATA,
             OptimSpec(learning_rate=2e-2, base_width=32, batch_structures=4),
             extra_seeds=(1, 2),
         ),
         Ladder(
             EGNNConfig(depth=4, **PRESET),
-            (4, 6, 9, 12, 16, 25, 36, 49, 64),
+            (4, 6, 9, 12, 16, 25, 36, 49, 64, 81),
             DATA,
             OptimSpec(learning_rate=1e-2, base_width=16, batch_structures=4),
             extra_seeds=(1, 2),
