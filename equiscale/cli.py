@@ -134,7 +134,7 @@ def _data_inspect(a: argparse.Namespace) -> None:
     from equiscale.data.inspect import inspect
     from equiscale.data.sources import load
 
-    print(inspect(load(a.source, **{k: v for k in KEYS if (v := getattr(a, k)) is not None})))
+    print(inspect(load(a.source, whole=True, **{k: v for k in KEYS if (v := getattr(a, k)) is not None})))
 
 
 def _open(a: argparse.Namespace) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from equiscale.config import canonical, config, from_json, to_json
 from equiscale.errors import InputError
+from equiscale.files import write_atomically
 from equiscale.models import ModelConfig
 
 Status = Literal["ok", "did not learn", "diverged"]
@@ -35,7 +35,7 @@ class DataSpec:
     augment: bool = False  # a fresh Haar rotation for each structure each time it is seen
     scale: Literal["std", "force_rms"] = "std"
     references: Literal["least_squares", "isolated_atoms"] = "least_squares"
-    keys: tuple[tuple[str, str], ...] = ()  # options of the reader, such as ("energy_key", "REF_energy")
+    keys: tuple[tuple[str, str | int], ...] = ()  # options of the reader, such as ("energy_key", "REF_energy")
 
 
 def reader_options(spec: DataSpec) -> dict[str, Any]:
@@ -171,24 +171,6 @@ class RunRecord:
         for name in ("step_seconds", "provenance"):
             del record[name]
         return record
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of the file or none of it: written beside, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): free some space or choose another results folder; "
-            "what was recorded before is kept."
-        ) from None
 
 
 def save(record: RunRecord, folder: Path) -> Path:

@@ -13,10 +13,11 @@ import numpy as np
 
 from equiscale.config import from_json, to_json
 from equiscale.errors import InputError, need
+from equiscale.files import write_atomically
 from equiscale.ladder import Study, largest
 from equiscale.launch import Event, local_processes
 from equiscale.laws import predict_largest
-from equiscale.run import SCHEMA, RunRecord, RunSpec, Sets, load, load_losses, reader_options, table, write_atomically
+from equiscale.run import SCHEMA, RunRecord, RunSpec, Sets, load, load_losses, reader_options, table
 
 EVALUATION_SHARE = 1.3
 """A run takes about this much longer than its steps: looks, the final evaluation and loading (for estimates only)."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from equiscale.errors import InputError
+from equiscale.files import write_atomically
 from equiscale.ladder import Ladder, Study
 from equiscale.launch import local_processes
-from equiscale.run import EvalSpec, RunSpec, load, resolved, write_atomically
+from equiscale.run import EvalSpec, RunSpec, load, resolved
 from equiscale.study import Results, data_hashes
 
 EARLY = 1 / 8

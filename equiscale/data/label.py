@@ -23,10 +23,12 @@ from jaxtyping import Float, Int, UInt8
 
 from equiscale.data import shards
 from equiscale.data.card import card_of
-from equiscale.data.shards import GRID, write_atomically
+from equiscale.data.orientation import haar
+from equiscale.data.shards import GRID
 from equiscale.data.split import digest
 from equiscale.data.structure import BOHR, HARTREE
 from equiscale.errors import InputError, need
+from equiscale.files import write_atomically
 
 SEED = 20261121
 CHUNK = 8  # molecules per shard: some seconds of work, which is what a kill costs
@@ -218,21 +220,9 @@ def langevin(force, x, masses, temperature: float, count: int, rng: np.random.Ge
     return kept
 
 
-def haar(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
-    """A rotation uniform over SO(3): a normalised Gaussian quaternion (Shoemake 1992)."""
-    w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
 def place(positions: Float[np.ndarray, "atoms 3"], rng: np.random.Generator) -> Float[np.ndarray, "atoms 3"]:
     """Turned by a random rotation about its centre, the centre then anywhere in the cube of ±1 Å."""
-    return (positions - positions.mean(0)) @ haar(rng).T + rng.uniform(-1, 1, size=3)
+    return (positions - positions.mean(0)) @ haar(rng, 1)[0].T + rng.uniform(-1, 1, size=3)
 
 
 def to_grid(values: np.ndarray) -> np.ndarray:

@@ -51,3 +51,17 @@ def aligned(store: Store) -> str:
         f"molecules are not turned at random: E[uuᵀ] of their long axes is {off:.2f} from 1/3; a model "
         "without symmetry would learn that frame, so turn each structure, or train with augmentation"
     )
+
+
+def haar(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3 3"]:
+    """``n`` rotations uniform over SO(3): normalised Gaussian quaternions (Shoemake 1992)."""
+    q = rng.normal(size=(n, 4))
+    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
+    return np.stack(
+        [
+            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+            np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
+            np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+        ],
+        -2,
+    )

@@ -22,6 +22,7 @@ import numpy as np
 
 from equiscale.data.split import CONFORMERS, TRAIN, common_elements, digest, roles
 from equiscale.errors import InputError, need
+from equiscale.files import write_atomically
 
 GRID = 1e-3  # Å and eV/Å: what one unit of the stored integers means
 
@@ -31,20 +32,6 @@ SHARE_MOLECULES, SHARE_TEST, SHARE_CONFORMERS = 0.028, 0.028, 0.11
 # A molecule with an element found in fewer molecules trains always (of 2,835; in proportion for fewer).
 RARE = 20
 TRIES = 2
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of ``content`` under ``path``, or nothing: also after a kill, a power cut, or on a full disk."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror}); what was finished before is kept.") from error
 
 
 def shard_path(folder: Path, chunk: int) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equiscale.run import write_atomically
+from equiscale.files import write_atomically
 
 
 @dataclass

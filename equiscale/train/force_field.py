@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equiscale.data.orientation import haar
 from equiscale.data.references import References, fit_references
 from equiscale.data.store import Store
 from equiscale.errors import InputError
@@ -177,20 +178,6 @@ def cut(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
         atoms += n
     pieces.append(np.arange(start, len(sizes)))
     return pieces
-
-
-def haar(rng: np.random.Generator, n: int) -> np.ndarray:
-    """``n`` Haar-distributed rotations [n, 3, 3], from normalised Gaussian quaternions."""
-    q = rng.normal(size=(n, 4))
-    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
-    return np.stack(
-        [
-            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-            np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-            np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-        ],
-        -2,
-    )
 
 
 def rotated(store: Store, rng: np.random.Generator) -> Store:

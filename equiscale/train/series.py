@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from equiscale.errors import need
-from equiscale.run import write_atomically
+from equiscale.files import write_atomically
 
 COLUMNS = ("step", "loss", "energy_loss", "force_loss", "gradient_norm")
 

@@ -98,7 +98,10 @@ class Worker:
         name = (spec.name, spec.keys)
         if name not in self._stores:
             keys = reader_options(spec)
-            isolated = read_extxyz(spec.name, **keys).isolated if spec.references == "isolated_atoms" else None
+            isolated = None
+            if spec.references == "isolated_atoms":
+                own = {k: v for k, v in keys.items() if k not in ("blocks", "seed")}  # how it is split is load's
+                isolated = read_extxyz(spec.name, **own).isolated
             self._stores[name] = (load(spec.name, **keys), isolated)
         return self._stores[name]
 

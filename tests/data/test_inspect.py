@@ -7,8 +7,7 @@ import pytest
 
 from equiscale.data.checks import check, duplicates, shortest_distances, suspicious
 from equiscale.data.inspect import inspect
-from equiscale.data.label import haar
-from equiscale.data.orientation import aligned, orientation
+from equiscale.data.orientation import aligned, haar, orientation
 from equiscale.data.store import Store
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
@@ -29,7 +28,7 @@ def test_duplicates_are_found_in_any_pose_and_order():
     rng = np.random.default_rng(0)
     structures = [chain(rng) for _ in range(30)]
     order = rng.permutation(6)
-    moved = turned(structures[4], haar(rng), rng.normal(size=3))
+    moved = turned(structures[4], haar(rng, 1)[0], rng.normal(size=3))
     structures.append(replace(moved, positions=moved.positions[order], forces=moved.forces[order]))
     structures.append(structures[7])
     found = duplicates(Store.from_structures(structures))
@@ -50,13 +49,13 @@ def test_alignment_is_seen_and_turning_cures_it():
     fixed = Store.from_structures(rods)
     assert orientation(fixed)[0, 0] > 0.9
     assert "turned at random" in inspect(fixed)
-    loose = Store.from_structures([turned(r, haar(rng), np.zeros(3)) for r in rods])
+    loose = Store.from_structures([turned(r, haar(rng, 1)[0], np.zeros(3)) for r in rods])
     assert aligned(loose) == ""
 
 
 def test_a_few_structures_are_not_called_aligned():
     rng = np.random.default_rng(3)
-    assert aligned(Store.from_structures([turned(chain(rng), haar(rng), np.zeros(3)) for _ in range(5)])) == ""
+    assert aligned(Store.from_structures([turned(chain(rng), haar(rng, 1)[0], np.zeros(3)) for _ in range(5)])) == ""
 
 
 def test_leaks_are_named():

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from equiscale.data import shards
-from equiscale.data.label import KB, gfn2, haar, langevin, make, molecule_list, place, to_grid
+from equiscale.data.label import KB, gfn2, langevin, make, molecule_list, place, to_grid
+from equiscale.data.orientation import haar
 from equiscale.errors import InputError
 
 
 def test_haar_is_uniform():
     """E[R] = 0 and E[R_ij²] = 1/3; trace has the density of rotation angles, E[tr] = 0 and E[tr²] = 1."""
-    turns = np.array([haar(np.random.default_rng(i)) for i in range(4000)])
+    turns = np.array([haar(np.random.default_rng(i), 1)[0] for i in range(4000)])
     assert np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max() < 1e-14
     assert np.abs(np.linalg.det(turns) - 1).max() < 1e-14
     assert np.abs(turns.mean(0)).max() < 0.04
@@ -59,7 +60,7 @@ def test_labels_turn_with_the_molecule():
     methane = [[0, 0, 3.2], [0.9, 0, 3.7], [-0.5, 0.8, 3.6], [-0.5, -0.9, 3.5], [0.1, 0, 4.4]]
     x = np.array(water + methane)
     energy, forces = gfn2(numbers, x)
-    turn = haar(rng)
+    turn = haar(rng, 1)[0]
     again, turned = gfn2(numbers, x @ turn.T + rng.normal(size=3))
     assert abs(again - energy) < 1e-6
     assert np.abs(turned - forces @ turn.T).max() < 1e-4
@@ -88,6 +89,7 @@ def test_the_list_is_small_closed_and_neutral():
 CODE = """
 import sys
 from pathlib import Path
+from equiscale.data.orientation import haar
 from equiscale.data.label import make
 if __name__ == "__main__":
     make(Path(sys.argv[1]), molecules=24, frames=4, workers=int(sys.argv[2]))

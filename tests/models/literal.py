@@ -1,4 +1,4 @@
-"""The architectures as published, term by term and slow: what the fast formulations are checked against, and counted."""
+"""The architectures as published, term by term and slow: what the fast formulations are checked against."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ class LiteralEGNN(Potential):
         h, x0 = self.embed(graph.numbers), graph.positions
         rbf = self.basis(safe_norm(graph.vectors))
         x = x0[:, :, None]  # (atoms, 3, 1)
-        for i, (edge, node, coord, norm_) in enumerate(
-            zip(self.edge_mlp, self.node_mlp, self.coord_mlp, self.norms)
-        ):
+        for i, (edge, node, coord, norm_) in enumerate(zip(self.edge_mlp, self.node_mlp, self.coord_mlp, self.norms)):
             x_uv = x[s] - x[r]  # (edges, 3, E_in)
             if graph.shift is not None:
                 x_uv = x_uv + graph.shift[:, :, None]
