@@ -64,7 +64,9 @@ def analyse(
         "seed": seed,
     }
     names = list(dict.fromkeys(str(a) for a in table["architecture"]))
-    found = {a: _architecture(table, a, d_max, settings, facts, losses) for a in names}
+    # Architectures' runs are independent, so are their draws (with one seed for all, differences would seem certain);
+    # their validation molecules are the same, and so is that seed.
+    found = {a: _architecture(table, a, d_max, settings, facts, losses, seed + 7919 * i) for i, a in enumerate(names)}
     ways = {a: gammas(table, a, d_max) for a in names} if len(names) > 1 else {}
     pairs = tuple(pair(found[a], found[b], ways[a], ways[b]) for a, b in combinations(names, 2) if ok(found, a, b))
     ratio = table["D"] / table["structures"]
@@ -97,7 +99,13 @@ def _warnings(found: Mapping[str, Architecture], count: int) -> tuple[str, ...]:
 
 
 def _architecture(
-    table: Table, name: str, d_max: float, settings: dict[str, Any], facts: Mapping[str, Any], losses: Losses | None
+    table: Table,
+    name: str,
+    d_max: float,
+    settings: dict[str, Any],
+    facts: Mapping[str, Any],
+    losses: Losses | None,
+    seed: int,
 ) -> Architecture:
     everything = rows_of(table, name, f"loss_{settings['validation']}")
     rows = everything.above(settings["D_min"])
@@ -116,7 +124,7 @@ def _architecture(
     if limited:
         warnings.append(f"{fresh.text} No β is given.")
     cost, flat, kappa = costs(rungs) if rungs else (None, False, float("nan"))
-    options: dict[str, Any] = {k: settings[k] for k in ("objective", "resamples", "seed")}
+    options: dict[str, Any] = {k: settings[k] for k in ("objective", "resamples")} | {"seed": seed}
     main, free = None, None
     try:
         main = surface(
@@ -125,6 +133,7 @@ def _architecture(
             kappa=kappa if flat else None,
             losses=losses,
             validation=settings["validation"],
+            molecule_seed=settings["seed"],
             **options,
         )
         warnings += main.warnings
@@ -151,7 +160,7 @@ def _architecture(
         kappa_flat=flat,
         surface=main,
         surface_free=free,
-        frontiers=_frontiers(rows, main, settings) if rungs else {},
+        frontiers=_frontiers(rows, main, settings, seed) if rungs else {},
         cutoffs=() if limited else cutoffs(everything, d_max, floor=settings["floor"], **options | {"resamples": 100}),
         allocation=allocation,
         held_out=_held_out(rows, rungs, settings, facts),
@@ -187,10 +196,10 @@ def _short(rungs: tuple[Rung, ...], span: tuple[float, float], flat: bool) -> li
     return out
 
 
-def _frontiers(rows: Rows, found: Surface | None, settings: dict[str, Any]) -> dict[str, Frontier]:
+def _frontiers(rows: Rows, found: Surface | None, settings: dict[str, Any], seed: int) -> dict[str, Frontier]:
     simulated, method = None, ""
     if found is not None:
-        simulated = simulate(found.fit, rows.x, rows.y, rows["run"], settings["resamples"], settings["seed"])
+        simulated = simulate(found.fit, rows.x, rows.y, rows["run"], settings["resamples"], seed + 1)
         method = f"random run effect around the surface, recentred, {settings['resamples']} draws"
     out = {}
     for cost in ("C", "C_executed", "H_train"):

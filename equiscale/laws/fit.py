@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from equiscale.laws.forms import Law
 from equiscale.laws.plain import Plain
-from equiscale.laws.solve import FLOOR_SPAN, Problem, descend, huber, least_absolute, seeds
+from equiscale.laws.solve import EXPONENTS, FLOOR_SPAN, Problem, descend, huber, least_absolute, seeds
 
 OBJECTIVES = ("huber", "lad", "least_squares")
 
@@ -176,7 +176,9 @@ def _polish(
 
     before, slope = both(start)
     found = minimize(both, start, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 200})
-    if found.fun <= before:
+    k = len(problem.z)
+    bounded = ((found.x[k : 2 * k] > EXPONENTS[0]) & (found.x[k : 2 * k] < EXPONENTS[1])).all()
+    if bounded and found.fun <= before:
         return found.x, float(found.fun * unit), float(np.abs(found.jac).max())
     return start, before * unit, float(np.abs(slope).max())
 

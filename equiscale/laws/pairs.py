@@ -106,8 +106,7 @@ def pair(
     delta = _delta(first, second)
     best = {a.name: min(r.loss for r in a.rungs) for a in (first, second)}
     difference = float(np.log(best[second.name] / best[first.name]))
-    floors = [noise_floor(a) for a in (first, second)]
-    known = [f for f in floors if f]
+    floor = difference_floor(first, second)
     share = _share(specifications)
     return Pair(
         first=first.name,
@@ -120,16 +119,23 @@ def pair(
         claim=_claim(names, specifications, share, delta, first, second),
         best_losses=best,
         difference=difference,
-        noise_floors=abs(difference) / max(known) if known else None,
+        noise_floors=abs(difference) / floor if floor else None,
         paper_crossings=paper_crossings(*names),
     )
 
 
 def noise_floor(architecture: Architecture) -> float | None:
-    """The seeds' deviation of ln L; where no rung was repeated, the run effect of the fit."""
+    """The seeds' deviation of ln L; where no rung was repeated, the fit's noise between and within runs."""
     if architecture.noise.std is not None:
         return architecture.noise.std
-    return None if architecture.surface is None else architecture.surface.run_noise
+    s = architecture.surface
+    return None if s is None else float(np.hypot(s.run_noise, s.checkpoint_noise))
+
+
+def difference_floor(first: Architecture, second: Architecture) -> float | None:
+    """The noise floor of ln L_second - ln L_first; None where neither was measured."""
+    known = [f for f in (noise_floor(first), noise_floor(second)) if f]
+    return float(np.hypot(known[0], known[-1])) if known else None
 
 
 def limited(*architectures: Architecture) -> bool:

@@ -182,7 +182,7 @@ class Pair(Plain):
     claim: str  # in words; a claim only with >= 95 % of the signs
     best_losses: dict[str, float]
     difference: float | None  # ln(best loss of second / of first)
-    noise_floors: float | None  # |difference| in units of the noise floor
+    noise_floors: float | None  # |difference| in units of its noise floor (of both, in quadrature)
     paper_crossings: dict[str, float]  # what the paper's own laws predict, FLOP; empty when it has no such pair
 
 

@@ -25,6 +25,7 @@ def surface(
     objective: str,
     resamples: int,
     seed: int,
+    molecule_seed: int = 0,
     kappa: float | None = None,
     losses: Losses | None = None,
     validation: str = "molecules",
@@ -34,7 +35,7 @@ def surface(
     found = fit(sum_power(floor=floor), rows.x, rows.y, objective=objective)
     shift = None
     if losses:
-        shift = molecule_shift(rows["run"], rows["step"], losses, validation, resamples, seed)
+        shift = molecule_shift(rows["run"], rows["step"], losses, validation, resamples, molecule_seed)
     draws = _draws(rows, found, resamples, seed, "auto", shift)
     numbers = estimates(found.values, draws.values, kappa, draws.method)
     by_row: dict[str, Interval] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equiscale.laws.pairs import noise_floor
+from equiscale.laws.pairs import difference_floor
 from equiscale.laws.results import Analysis, Architecture, Pair
 
 
@@ -62,17 +62,18 @@ def _best(analysis: Analysis, pair: Pair | None, found: list[Architecture]) -> s
     common, losses = at
     low, high = sorted(losses, key=lambda name: losses[name])
     gap = float(np.log(losses[high] / losses[low]))
-    floors = [f for f in (noise_floor(analysis.architectures[n]) for n in losses) if f]
+    floor = difference_floor(*(analysis.architectures[n] for n in losses))
     where = f"With up to {common:.2g} FLOP, which both have records of,"
     numbers = f"{low} reached {losses[low]:.3g} and {high} {losses[high]:.3g}"
-    if not floors:
+    if not floor:
         return f"{where} {numbers}; no noise floor was measured, so no difference is claimed."
-    floor = max(floors)
+    # Two floors by the method; three where no seed was repeated, since a fit tells its own noise from few runs.
     measured = any(analysis.architectures[n].noise.std is not None for n in losses)
-    source = "seeds" if measured else "the fit's run effect"
-    if gap < 2 * floor:
-        return f"{where} {numbers}: less than two noise floors ({floor:.1%}, {source}) apart, not told apart."
-    return f"{where} {numbers}: {gap / floor:.1f} noise floors ({floor:.1%}, {source}) apart; {low} is lower here."
+    needed, count = (2, "two") if measured else (3, "three")
+    source = f"{floor:.1%}, from {'seeds' if measured else 'the fits, as no rung was repeated'}"
+    if gap < needed * floor:
+        return f"{where} {numbers}, not told apart: less than {count} noise floors of a difference ({source})."
+    return f"{where} {numbers}: {low} is lower here, by {gap / floor:.1f} noise floors of a difference ({source})."
 
 
 def _exponent(a: Architecture) -> str:

@@ -105,7 +105,7 @@ def table(
     eps = noise / 2 if checkpoint_noise is None else checkpoint_noise
     steps_max = int(D_max / ATOMS / BATCH)
     steps = np.unique(
-        np.r_[np.geomspace(steps_max / 300, steps_max, 12), np.linspace(0.1, 1, 10) * steps_max].astype(int)
+        np.r_[np.geomspace(steps_max / 300, steps_max, 12), np.linspace(0.1, 1, 10) * steps_max].astype(int).clip(1)
     )
     rows: list[dict[str, Any]] = []
     for architecture in architectures:

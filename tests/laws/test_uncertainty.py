@@ -17,9 +17,7 @@ def drawn(method: str, seed: int, noise: float = 0.02, resamples: int = 200, **k
     keep = t["D"] >= 0.03 * t["D"].max()
     x, y = {k: t[k][keep].astype(float) for k in ("N", "D")}, t["loss_molecules"][keep]
     found = fit(SUM_POWER, x, y, profile=False)
-    d = bootstrap(
-        found, x, y, t["run"][keep], sizes=t["width"][keep], method=method, resamples=resamples, seed=seed
-    )
+    d = bootstrap(found, x, y, t["run"][keep], sizes=t["width"][keep], method=method, resamples=resamples, seed=seed)
     return d, {**d.values, **exponents(d.values)}
 
 
