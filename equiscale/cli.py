@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "train a study, or what is missing of it; ends with the report")
     _study(run)
     _running(run)
+    retime = command("time", _time, "time every rung of a results folder again, alone, for the laws in hours")
+    _results(retime)
+    retime.add_argument("--device", default="cpu")
     status = command("status", _status, "how far a study is")
     _results(status)
     report = command("report", _report, "write the report and the figures of a results folder")
@@ -193,6 +196,12 @@ def _status(a: argparse.Namespace) -> None:
     from equiscale.study import status
 
     print(status(_folder(a.results)))
+
+
+def _time(a: argparse.Namespace) -> None:
+    from equiscale.study import retime
+
+    print(retime(_folder(a.results), device=a.device, live=_live))
 
 
 def _dry_run(a: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,38 @@ def run_study(
         climb([run for run in missing if run.key in last])
         board.end()
     return True
+
+
+def retime(results: Results, *, device: str = "cpu", live: Callable[[str], None]) -> str:
+    """Time every rung again, alone, and put the new medians into the records: for a machine that was busy before.
+
+    Only clock fields change. Refused on other hardware than the records were made on.
+    """
+    from equiscale.run import save
+    from equiscale.train.provenance import hardware
+    from equiscale.train.worker import TimeAll, Worker
+
+    records = results.records()
+    here, there = hardware(device), {r.provenance.get("hardware", "") for r in records}
+    if there - {here}:
+        raise InputError(f"the records were made on {', '.join(sorted(there))}, this is {here}: time them there.")
+    runs = [r.spec for r in records]
+    with results.alone():
+        for event in local_processes(Worker(results.folder, device), [TimeAll(tuple(_one_per_rung(runs, runs)))], 1):
+            if event.kind == "progress":
+                live(f"timing every rung alone: round {event.value[0] + 1} of 3, {event.value[1]}")
+            if event.kind == "done":
+                before, timings = results.timings(), results.add_timings(event.value)
+        lines = []
+        for record in records:
+            name = _timed_as(record.spec, runs)
+            save(replace(record, step_seconds=timings[name]["step_seconds"]), results.folder)
+            if name == record.spec.key:
+                old = before.get(name, {}).get("step_seconds")
+                was = "" if old is None else f" (before: {1e3 * old:.2f})"
+                lines.append(f"  {record.spec!s:<24}{1e3 * timings[name]['step_seconds']:8.2f} ms a step{was}")
+    live("")
+    return "\n".join(lines)
 
 
 def predict(
