@@ -1,0 +1,145 @@
+"""Drawings hold what they promise: lines in every loss figure, grey where nothing is fitted, a sentence where empty."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from equiscale.errors import InputError
+from equiscale.report import figures, printed
+from equiscale.report.drawing import Drawing, Line, Points, Rule, Strip, extent
+from equiscale.report.material import Material
+
+LOSSES = ("summary", "frontier-flops", "frontier-hours", "loss-data", "loss-size", "prediction", "parts")
+
+
+@pytest.fixture
+def drawn(full):
+    return figures.drawings(Material.of(*full))
+
+
+def test_every_figure_is_there(drawn):
+    assert tuple(drawn) == figures.IDS
+    assert all(isinstance(d, Drawing) and d.panels and not d.missing for d in drawn.values())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_panel_has_both_reference_lines(drawn, full, name):
+    """Catches a loss figure without the trivial predictor or without the noise floor."""
+    for panel in drawn[name].panels:
+        rules = [m for m in panel.marks if isinstance(m, Rule) and m.key == "trivial"]
+        assert len(rules) == 1
+        assert [m for m in panel.marks if isinstance(m, Strip) and m.key == "noise"]
+    value = full[1]["trivial"]["molecules"]["loss"]
+    if name != "parts":
+        assert all(
+            m.value == value for p in drawn[name].panels for m in p.marks if isinstance(m, Rule) and m.key == "trivial"
+        )
+
+
+def test_the_gap_shows_them_too(drawn):
+    for panel in drawn["gap"].panels[:-1]:
+        assert any(isinstance(m, Rule) and m.key == "trivial" for m in panel.marks)
+        assert any(isinstance(m, Strip) and m.key == "noise" for m in panel.marks)
+
+
+def test_frontier_points_are_the_analysis(drawn, full):
+    """Used and dropped points are the analysis', dropped ones hollow; hand-overs and range likewise."""
+    material = Material.of(*full)
+    for panel, name in zip(drawn["frontier-flops"].panels, material.architectures):
+        found = material.main.architectures[name].frontiers["C"]
+        used = next(m for m in panel.marks if isinstance(m, Points) and m.key == "frontier")
+        grey = next(m for m in panel.marks if isinstance(m, Points) and m.key == "grey")
+        over = next(m for m in panel.marks if isinstance(m, Points) and m.key == "hand-over")
+        np.testing.assert_array_equal(used.x, found.x[~found.dropped])
+        np.testing.assert_array_equal(grey.y, found.loss[found.dropped])
+        np.testing.assert_array_equal(over.x, found.handovers)
+        assert used.filled
+        assert not grey.filled
+        fit = next(m for m in panel.marks if isinstance(m, Line) and m.key == "frontier")
+        assert (fit.x[0], fit.x[-1]) == pytest.approx(found.range)
+        np.testing.assert_allclose(fit.y, found.fit(C=fit.x))
+
+
+def test_what_lies_beyond_the_range_is_dotted(drawn, full):
+    """Catches a law drawn as a result outside its hand-overs, or beyond ten times the largest compute."""
+    material = Material.of(*full)
+    for panel, name in zip(drawn["frontier-flops"].panels, material.architectures):
+        low, high = material.main.architectures[name].frontiers["C"].range
+        most = 10 * max(c.last("C") for c in material.of_architecture(name))
+        beyond = [m for m in panel.marks if isinstance(m, Line) and m.key == "beyond"]
+        assert beyond
+        for line in beyond:
+            assert line.dash == "dot"
+            assert max(line.x) <= low * 1.001 or min(line.x) >= high * 0.999
+            assert max(line.x) <= most * 1.001
+
+
+def test_rows_before_the_exclusion_are_grey(drawn, full):
+    material = Material.of(*full)
+    start = material.main.architectures["mpnn"].D_min
+    marks = [m for m in drawn["loss-data"].panels[0].marks if isinstance(m, Points)]
+    assert all(max(m.x) < start for m in marks if m.key == "excluded" and len(m.x))
+    assert all(min(m.x) >= start for m in marks if m.key == "mpnn" and len(m.x))
+
+
+def test_panels_to_be_compared_share_their_axes(drawn):
+    for name in ("frontier-flops", "loss-data", "loss-size", "prediction"):
+        assert len({extent(p, "y") for p in drawn[name].panels}) == 1
+
+
+def test_every_specification_is_shown(drawn, full):
+    pair = full[2]["molecules"].pairs[0]
+    top, choices = drawn["specifications"].panels
+    shown = [m for m in top.marks if isinstance(m, Points)]
+    assert sum(len(m.y) for m in shown) == len(pair.specifications)
+    assert sorted(y for m in shown for y in m.y) == sorted(s.delta for s in pair.specifications)
+    assert len(choices.marks[0].x) == 6 * len(pair.specifications)
+
+
+def test_prediction_and_outcome(drawn, full):
+    score = full[2]["molecules"].architectures["mpnn"].held_out
+    marks = {m.key: m for m in drawn["prediction"].panels[0].marks if isinstance(m, Points)}
+    assert marks["foretold"].y == [score.prediction.loss.value]
+    assert marks["foretold"].low == [score.prediction.loss.interval.low]
+    assert marks["measured"].y == [score.measured]
+
+
+def test_printed_figures_leave_matplotlib_as_it_was(drawn, tmp_path):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    paths = printed.save(drawn["kappa"], tmp_path)
+    assert [p.suffix for p in paths] == [".svg", ".pdf", ".png"]
+    assert all(p.stat().st_size > 1000 for p in paths)
+    assert dict(mpl.rcParams) == before
+
+
+def test_same_records_same_bytes(drawn, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        printed.save(drawn["kappa"], tmp_path / folder)
+    for ending in ("svg", "pdf"):
+        assert (tmp_path / "a" / f"kappa.{ending}").read_bytes() == (tmp_path / "b" / f"kappa.{ending}").read_bytes()
+
+
+def test_a_table_without_a_column_is_one_sentence(full):
+    table, facts, analyses = full
+    with pytest.raises(InputError, match="no column C"):
+        Material.of({k: v for k, v in table.items() if k != "C"}, facts, analyses)
+    with pytest.raises(InputError, match="no analysis"):
+        Material.of(table, facts, {})
+
+
+def test_no_noise_floor_without_seeds_and_the_page_says_so(synthetic):
+    import made
+
+    table, facts = synthetic.table(("mpnn",), seeds=1)
+    analysis = replace(made.analysis(table, facts, {"mpnn": synthetic.law("mpnn")}))
+    law = analysis.architectures["mpnn"]
+    analysis = replace(analysis, architectures={"mpnn": replace(law, noise=made.bare().noise)})
+    drawing = figures.drawings(Material.of(table, facts, analysis))["summary"]
+    assert not [m for m in drawing.panels[0].marks if isinstance(m, Strip)]
+    assert any("No noise floor for MPNN" in n for n in drawing.notes)
