@@ -25,6 +25,8 @@ from equiscale.laws.uncertainty import simulate
 
 BETA = ("beta", "gamma", "a", "b", "G", "F_c")  # withheld where D is limited by molecules
 
+PLATEAU = 0.9
+
 
 def analyse(
     table: Table,
@@ -70,16 +72,20 @@ def analyse(
     ways = {a: gammas(table, a, d_max) for a in names} if len(names) > 1 else {}
     pairs = tuple(pair(found[a], found[b], ways[a], ways[b]) for a, b in combinations(names, 2) if ok(found, a, b))
     ratio = table["D"] / table["structures"]
-    trivial = (facts.get("trivial") or {}).get(validation, {}).get("loss")
     return Analysis(
         settings=settings,
         facts=dict(facts),
         architectures=found,
         pairs=pairs,
-        trivial=None if trivial is None else float(trivial),
+        trivial=_trivial(facts, validation),
         atoms_per_structure=float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else float("nan"),
         warnings=_warnings(found, len(names)),
     )
+
+
+def _trivial(facts: Mapping[str, Any], validation: str) -> float | None:
+    loss = ((facts.get("trivial") or {}).get(validation) or {}).get("loss")
+    return None if loss is None else float(loss)
 
 
 def ok(found: Mapping[str, Architecture], *names: str) -> bool:
@@ -145,6 +151,13 @@ def _architecture(
     span = (float(rows["C"].min()), float(rows["C"].max())) if rungs else (float("nan"), float("nan"))
     hours = rows["H_train"][np.isfinite(rows["H_train"])] if rungs else np.array([])
     warnings += _short(rungs, span, flat)
+    trivial = _trivial(facts, settings["validation"])
+    stuck = [str(r.width) for r in rungs if trivial and r.loss > PLATEAU * trivial]
+    if stuck:
+        warnings.append(
+            f"width {', '.join(stuck)} ended above {PLATEAU:.0%} of the trivial predictor's loss: it hardly learned, "
+            "and is data all the same."
+        )
     allocation: AllocationCurve | None = None
     if main is not None and cost is not None:
         allocation = allocate(main.fit.values, main.draws, cost, "closed form" if flat else "numerical", span)

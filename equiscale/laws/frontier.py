@@ -140,6 +140,7 @@ def frontier(
     objective: str = "huber",
     simulated: np.ndarray | None = None,
     interval_method: str = "",
+    profile: bool = True,
 ) -> Frontier:
     """simulated [resamples, rows]: ln L as another study would have measured it; its spread gives the intervals."""
     curves = Curves.of(cost, width, step)
@@ -154,7 +155,9 @@ def frontier(
     draws: dict[str, np.ndarray] = {}
     if not reason:
         try:
-            found = fit(power(name, floor=floor), {name: np.exp(x[kept])}, np.exp(y[kept]), objective=objective)
+            found = fit(
+                power(name, floor=floor), {name: np.exp(x[kept])}, np.exp(y[kept]), objective=objective, profile=profile
+            )
         except ValueError as error:
             reason = f"no frontier exponent: {error}"
     if found is not None:

@@ -48,7 +48,7 @@ def gammas(table: Mapping[str, np.ndarray], architecture: str, d_max: float) -> 
             r = rows.above(window * d_max)
             if not len(r):
                 continue
-            f = frontier(r["C"], r.y, r["width"], r["step"])
+            f = frontier(r["C"], r.y, r["width"], r["step"], profile=False)
             if f.fit is not None:
                 out[window, "zero", "huber", part, validation, "frontier"] = f.fit.values["gamma"]
     return out

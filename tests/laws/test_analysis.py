@@ -110,10 +110,28 @@ def twins(seed: int) -> Analysis:
 
 
 def test_twins_are_not_told_apart() -> None:
-    """The same law under two names: no claim, no difference, whatever the noise (one in six may err)."""
-    found = [twins(seed) for seed in range(6)]
-    assert sum("no difference" in a.pairs[0].claim for a in found) >= 5
-    assert sum("not told apart" in verdict(a)[1] for a in found) >= 5
+    """The same law under two names: no claim, no difference, whatever the noise (one in five may err)."""
+    found = [twins(seed) for seed in range(5)]
+    assert sum("no difference" in a.pairs[0].claim for a in found) >= 4
+    assert sum("not told apart" in verdict(a)[1] for a in found) >= 4
+
+
+def test_draws_of_two_architectures_are_independent() -> None:
+    """The same rows under two names: were the draws shared, the difference would have no width at all."""
+    t, f = table(("mpnn",), noise=0.02)
+    u = {**t, "architecture": np.full(len(t["run"]), "twin")}
+    analysis = analyse({k: np.concatenate([t[k], u[k]]) for k in t}, f, resamples=200)
+    one = analysis.architectures["mpnn"].surface.estimates["gamma"].interval
+    both = analysis.pairs[0].delta_gamma.interval
+    assert both.high - both.low == pytest.approx(2**0.5 * (one.high - one.low), rel=0.35)
+
+
+def test_a_rung_that_did_not_learn_is_data_and_named() -> None:
+    t, f = table(("mpnn",), noise=0.01)
+    t["loss_molecules"] = np.where(t["width"] == 16, TRIVIAL * 0.99, t["loss_molecules"])
+    a = analyse(t, f, resamples=20).architectures["mpnn"]
+    assert any("width 16" in w and "hardly learned" in w for w in a.warnings)
+    assert 16 in [r.width for r in a.rungs]
 
 
 def test_molecule_limited_gives_no_beta() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 from synthetic import law, table
 
 from equiscale.laws.allocation import exponents
-from equiscale.laws.frontier import SELECTORS, frontier, lower_hull
+from equiscale.laws.frontier import SELECTORS, Curves, frontier, lower_hull
 from equiscale.laws.uncertainty import Interval
 
 
@@ -86,3 +88,16 @@ def test_hull_is_below_every_point() -> None:
 def test_unknown_selector_is_refused() -> None:
     with pytest.raises(ValueError, match="selector"):
         of(table(("egnn",), noise=0.0)[0], selector="envelope")
+
+
+def test_selectors_on_public_language_models(shared) -> None:
+    """Exponent of N*(C) over 22 runs (Gemstones): .49938 published for the hull, .553 for the running minimum."""
+    with open(shared / "data/laws/gemstones/hot_477.csv") as file:
+        rows = list(csv.DictReader(file))
+    n, c, d, loss = (np.array([float(row[k]) for row in rows]) for k in ("N", "C", "D", "loss"))
+    index = np.unique([row["run"] for row in rows], return_inverse=True)[1]
+    size = np.array([n[index == i][0] for i in range(index.max() + 1)])
+    curves = Curves.of(c, index, d)
+    for selector, exponent, within in (("hull", 0.49938, 1e-5), ("running_minimum", 0.553, 3e-3)):
+        x, _, owner = curves.select(np.log(loss), selector)
+        assert np.polyfit(x, np.log(size[owner]), 1)[0] == pytest.approx(exponent, abs=within)
