@@ -185,7 +185,8 @@ def run_study(
             predictions = predict(results, [run for run in runs if run.key in last], timings, runs)
             results.add_predictions(predictions)
             for prediction in predictions:
-                say(prediction["text"])
+                if prediction["validation"] == "molecules":
+                    say(prediction["text"])
         climb([run for run in missing if run.key in last])
         board.end()
     return True
@@ -390,6 +391,15 @@ def facts(results: Results, records: list[RunRecord], dropped: list[dict[str, An
         "predictions": results.predictions(),
         "tuning": results.tuning(),
     }
+
+
+def _made(prediction: dict[str, Any], validation: str) -> bool:
+    return prediction["validation"] == validation and "loss" in prediction
+
+
+def _of_set(prediction: dict[str, Any]) -> dict[str, Any]:
+    """A prediction as the laws know it: which set it is of is ours."""
+    return {k: v for k, v in prediction.items() if k != "validation"}
 
 
 def data_label(name: str) -> str:
