@@ -32,8 +32,10 @@ class RadialBasis(nn.Module):
     def forward(self, d: Float[Tensor, " edges"]) -> Float[Tensor, "edges num"]:
         if self.kind == "gaussian":
             return (d[:, None] - self.centers).div(self.spacing).square().mul(-0.5).exp()
-        # sin(a d) / d = a sinc(a d / pi): finite, with finite derivatives, where two atoms coincide.
-        return math.sqrt(2 / self.cutoff) * self.centers * torch.sinc(d[:, None] * self.centers / math.pi)
+        # sin(a d) / d -> a where two atoms coincide. Not torch.sinc: its double backward is NaN at zero.
+        apart = (d > 0)[:, None]
+        safe = torch.where(apart, d[:, None], 1.0)
+        return math.sqrt(2 / self.cutoff) * torch.where(apart, (safe * self.centers).sin() / safe, self.centers)
 
 
 def envelope(kind: Envelope, d: Float[Tensor, " edges"], cutoff: float) -> Float[Tensor, " edges"] | None:
