@@ -426,10 +426,7 @@ def analyses(results: Results, **options: Any) -> tuple[dict[str, np.ndarray], d
     options.setdefault("exclude_below", about["exclude_below"])
     made = {}
     for name in Sets:
-        own = {
-            **about,
-            "predictions": [p for p in about["predictions"] if p.get("validation") == name and "loss" in p],
-        }
+        own = {**about, "predictions": [_of_set(p) for p in about["predictions"] if _made(p, name)]}
         made[name] = analyse(rows, own, validation=name, losses=losses, **options)
     return rows, about, made
 
