@@ -2,7 +2,7 @@
 
 Evaluations of one run share what the run got wrong: rows are not independent, runs are. The percentile bootstrap over
 4 to 18 runs covers some 88 % of the time, so below 20 runs the default is a model, ln L = law + u_run + eps,
-with its two variances by restricted maximum likelihood on the linearised law and a parametric bootstrap from
+with its two variances by the method of moments on the linearised law and a parametric bootstrap from
 it; each draw also draws the variances, since few runs tell them badly (this is what makes a t of a normal
 interval).
 """
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from equiscale.laws.fit import Coordinates, Fit, prepare
 from equiscale.laws.plain import Plain
@@ -76,10 +75,20 @@ class Components(Plain):
     checkpoint: float
     run_degrees: float
     checkpoint_degrees: float
+    between: (
+        float  # what the runs' residual means have: run^2 + mixing * checkpoint^2, which may lie below its expectation
+    )
+    mixing: float
 
 
 def variance_components(problem: Problem, y: np.ndarray, best: np.ndarray, runs: np.ndarray) -> Components:
-    """Restricted maximum likelihood with the law linearised at its optimum `best` [p]; runs [rows] are labels."""
+    """Method of moments on the fit's own residuals, the law linearised at its optimum `best` [p]; runs [rows] label.
+
+    With Z the runs' indicators and M = 1 - X (X'X)^-1 X' what the fit leaves of the noise, both
+    E r'r = s_e tr M + s_u tr Z'MZ and E |Z'r|^2 = s_e tr Z'MZ + s_u tr (Z'MZ)^2 are exact: what the parameters have
+    absorbed of the run effects is given back. Likelihood needs a generalised least-squares step, which can leave the
+    range where the linearised law means anything. Degrees of freedom by Satterthwaite.
+    """
     curve, jacobian = problem.curve(best[None])
     r, x = y - curve[0], jacobian[0].T
     # Columns that vanish (a term that is nowhere felt) carry no degree of freedom.
@@ -89,35 +98,26 @@ def variance_components(problem: Problem, y: np.ndarray, best: np.ndarray, runs:
     np.add.at(sums, index, np.column_stack([x, r]))
     x_sum, r_sum = sums[:, :-1], sums[:, -1]
     rows, p = x.shape
-
-    def pieces(ratio: float) -> tuple[float, np.ndarray, float]:
-        """Residual sum of squares at the optimum as it stands (a generalised least-squares step could leave the range
-        where the linearised law means anything), the information, and log determinants."""
-        shrink = ratio / (1 + ratio * counts)
-        information = x.T @ x - (x_sum * shrink[:, None]).T @ x_sum + 1e-12 * np.eye(p)
-        square = r @ r - (shrink * r_sum) @ r_sum
-        logs = float(np.log1p(ratio * counts).sum() + np.linalg.slogdet(information)[1])
-        return max(float(square), 1e-300), information, logs
-
-    def deviance(log_ratio: float) -> float:
-        square, _, logs = pieces(float(np.exp(log_ratio)))
-        return (rows - p) * np.log(square) + logs
-
-    ratio = 0.0
-    if len(counts) > 2 and rows > len(counts):
-        found = minimize_scalar(deviance, bounds=(-12.0, 10.0), method="bounded")
-        ratio = float(np.exp(found.x))
-    square, information, _ = pieces(ratio)
-    eps = square / max(rows - p, 1)
-    # Effective parameters that the runs' means pay for: the rest of p is told within runs.
-    shrink = ratio / (1 + ratio * counts)
-    between = (x_sum * ((1 - shrink * counts) / counts)[:, None]).T @ x_sum
-    paid = float(np.trace(np.linalg.solve(information, between)))
+    left = np.diag(counts.astype(float)) - x_sum @ np.linalg.pinv(x.T @ x) @ x_sum.T  # Z'MZ
+    trace, square = float(np.trace(left)), float((left**2).sum())
+    within = r @ r - (r_sum**2 / counts).sum()
+    own = float(np.sqrt(within / max(rows - len(counts) - p, 1)))  # were there no between-run information
+    try:
+        fine, run = np.linalg.solve([[rows - p, trace], [trace, square]], [r @ r, r_sum @ r_sum])
+    except np.linalg.LinAlgError:
+        fine, run = own**2, 0.0
+    if run <= 0 or fine <= 0:
+        run = max(run, 0.0)
+        fine = r @ r / max(rows - p, 1) if run == 0 else own**2
+    scale = np.linalg.eigvalsh(left) ** 2
+    degrees = float(scale.sum() ** 2 / max((scale**2).sum(), 1e-300))
     return Components(
-        run=float(np.sqrt(ratio * eps)),
-        checkpoint=float(np.sqrt(eps)),
-        run_degrees=max(len(counts) - paid, 1.0),
-        checkpoint_degrees=max(float(rows - len(counts) - (p - paid)), 1.0),
+        run=float(np.sqrt(run)),
+        checkpoint=float(np.sqrt(fine)),
+        run_degrees=max(degrees, 1.0),
+        checkpoint_degrees=max(float(rows - len(counts) - p), 1.0),
+        between=float(r_sum @ r_sum) / max(square, 1e-300),
+        mixing=trace / max(square, 1e-300),
     )
 
 
@@ -190,8 +190,10 @@ def simulate(
 
 
 def _noise(rng: np.random.Generator, noise: Components, index: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    spread = _sigma(rng, noise.run, noise.run_degrees, shape[0])
     fine = _sigma(rng, noise.checkpoint, noise.checkpoint_degrees, shape[0])
+    # The sum of both is drawn, not the run effect: an estimate of zero from few runs must not become a certainty.
+    between = _sigma(rng, np.sqrt(noise.between), noise.run_degrees, shape[0]) ** 2
+    spread = np.sqrt(np.maximum(between - noise.mixing * fine**2, 0.0))
     u = spread * rng.normal(size=(shape[0], int(index.max()) + 1))
     return u[:, index] + fine * rng.normal(size=shape)
 
