@@ -138,6 +138,7 @@ class Key:
     colours: tuple[str, ...] = ()  # of a scale of shades, with its two ends in words
     ends: tuple[str, str] = ("", "")
     filled: bool = True
+    note: bool = False  # explains a look; no mark carries its name
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,20 @@ class Drawing:
     columns: int = 2
     notes: tuple[str, ...] = field(default=())  # what the data did not allow, one sentence each
 
+    @property
+    def legend(self) -> tuple[Key, ...]:
+        """The entries of which something was drawn."""
+        drawn = {m.key for p in self.panels for m in p.marks if not isinstance(m, Note) and _there(m)}
+        return tuple(k for k in self.keys if k.note or k.name in drawn)
+
 
 def absent(id: str, title: str, reason: str) -> Drawing:
     """A figure which these records cannot show, and why."""
     return Drawing(id, title, "", missing=reason)
+
+
+def _there(mark: Mark) -> bool:
+    return not isinstance(mark, Line | Points | Band) or len(mark.x) > 0
 
 
 def extent(panel: Panel, axis: str) -> tuple[float, float]:

@@ -92,7 +92,7 @@ def frontier(material: Material, cost: str = "C") -> Drawing:
         if found is not None:
             marks += frontier_marks(found, architecture, material, "frontier")
             if found.fit is None:
-                notes.append(f"{style.name_of(architecture)}: no frontier exponent. {found.reason}")
+                notes.append(f"{style.name_of(architecture)}: {found.reason or 'no frontier exponent.'}")
         panels.append(
             Panel(
                 Axis(COSTS[cost]),
@@ -224,8 +224,8 @@ def _estimate(estimate: Any) -> str:
 
 def _law_keys() -> tuple[Key, ...]:
     return (
-        Key("grey", "grey: not fitted", style.DROPPED, "point", filled=False),
-        Key("beyond", "outside the range: no result", style.INK, "line", "dot"),
+        Key("grey", "grey: not fitted", style.DROPPED, "point", filled=False, note=True),
+        Key("beyond", "outside the range: no result", style.INK, "line", "dot", note=True),
     )
 
 

@@ -101,7 +101,7 @@ def _points(mark: Points) -> dict[str, Any]:
         **_hover(mark.hover),
         "marker": {
             "symbol": shape,
-            "size": mark.size,
+            "size": mark.size * (1.25 if "triangle" in shape else 1.0),  # triangles look small
             "color": mark.colour,
             "line": {"width": 0.8 if mark.filled else 1.6, "color": "#ffffff" if mark.filled else mark.colour},
         },

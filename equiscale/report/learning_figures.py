@@ -103,7 +103,10 @@ def gap(material: Material) -> Drawing:
         lines.insert(0, Strip(low, high, "y", style.QUIET, "noise", opacity=0.15))
     ratio_panel = Panel(DATA, Axis("ratio of L, molecules / conformers", log=False), (*lines, *ratio), "The gap")
     keys = [shade_key(a, material.of_architecture(a)) for a in material.architectures]
-    keys += [Key("solid", "new molecules", style.INK), Key("dashed", "new conformers", style.INK, "line", "dash")]
+    keys += [
+        Key("solid", "new molecules", style.INK, note=True),
+        Key("dashed", "new conformers", style.INK, "line", "dash", note=True),
+    ]
     sentences = [laws.freshness.text for a in material.architectures if (laws := material.laws(a)) is not None]
     caption = " ".join(dict.fromkeys(t for t in sentences if t))
     caption += " The grey strip in the last panel is two seed standard deviations of a ratio." if spread else ""

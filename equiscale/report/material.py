@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from equiscale.errors import InputError
-from equiscale.laws.results import Analysis, Architecture
+from equiscale.laws.results import Analysis, Architecture, Surface
 from equiscale.report import style
 from equiscale.report.drawing import Key, Mark, Rule, Strip
 
@@ -66,7 +66,7 @@ class Material:
             raise InputError(f"The table has no column {', '.join(lacking)}: a report needs {', '.join(NEEDED)}.")
         if not analyses:
             raise InputError("There is no analysis to report on: pass that of at least one validation set.")
-        ordered = {k: analyses[k] for k in sorted(analyses, key=lambda k: (k != "molecules", k))}
+        ordered = {k: _withheld(analyses[k]) for k in sorted(analyses, key=lambda k: (k != "molecules", k))}
         return cls({k: np.asarray(v) for k, v in table.items()}, facts or {}, ordered)
 
     @property
@@ -123,6 +123,14 @@ class Material:
             value = style.finite(self.analyses[validation].trivial)
         return value
 
+    def scatter(self, architecture: str, column: str) -> float | None:
+        """The noise floor's standard deviation of ln(column): over seeds, else the surface fit's between runs."""
+        seeds = self.noise(architecture, column)
+        laws = self.laws(architecture)
+        if seeds or column != self.loss or laws is None or laws.surface is None:
+            return seeds
+        return style.finite(laws.surface.run_noise) or None
+
     def noise(self, architecture: str, column: str) -> float | None:
         """Standard deviation of ln(column) over seeds at the last evaluation, pooled over rungs with two or more."""
         laws = self.laws(architecture)
@@ -136,6 +144,29 @@ class Material:
         several = [v for v in ends.values() if len(v) > 1]
         degrees = sum(len(v) - 1 for v in several)
         return math.sqrt(sum(np.var(v) * len(v) for v in several) / degrees) if degrees else None
+
+
+def _withheld(analysis: Analysis) -> Analysis:
+    """Where new molecules are the limit a slope in D says nothing: no β, and no γ or D*(C) that would follow from one."""
+    limited = {n: a for n, a in analysis.architectures.items() if a.freshness.verdict == "molecule-limited"}
+    if not limited:
+        return analysis
+    reason = "molecule-limited: no exponent is given."
+    bare = {
+        name: replace(
+            laws,
+            allocation=None,
+            cutoffs=(),
+            frontiers={k: replace(f, fit=None, estimates={}, reason=reason) for k, f in laws.frontiers.items()},
+        )
+        for name, laws in limited.items()
+    }
+    return replace(analysis, architectures={**analysis.architectures, **bare})
+
+
+def drawn_surface(laws: Architecture | None) -> Surface | None:
+    """The surface as far as it may be drawn: one whose β was withheld may not."""
+    return laws.surface if laws is not None and laws.surface is not None and "beta" in laws.surface.estimates else None
 
 
 def _numeric(values: Any) -> bool:
@@ -190,7 +221,7 @@ def reference_marks(material: Material, column: str, architectures: tuple[str, .
         text = f"trivial predictor {style.number(trivial)}"
         marks.append(Rule(trivial, "y", style.QUIET, "dash", "trivial", text, side="right", above=True))
     ends = [v for c in material.curves if c.architecture in architectures for v in c[column] if v > 0]
-    spreads = [s for s in (material.noise(a, column) for a in architectures) if s]
+    spreads = [s for s in (material.scatter(a, column) for a in architectures) if s]
     if ends and spreads:
         best, spread = min(ends), max(spreads)
         low, high = best * math.exp(-2 * spread), best * math.exp(2 * spread)
@@ -205,8 +236,9 @@ def reference_keys(material: Material, column: str, part: str = "loss") -> tuple
     keys = []
     if material.trivial(part, column.rsplit("_", 1)[-1]) is not None:
         keys.append(Key("trivial", "trivial predictor", style.QUIET, "line", "dash"))
-    if any(material.noise(a, column) for a in material.architectures):
-        keys.append(Key("noise", "noise floor (2 s.d. over seeds)", style.QUIET, "band"))
+    if any(material.scatter(a, column) for a in material.architectures):
+        source = "over seeds" if any(material.noise(a, column) for a in material.architectures) else "between runs"
+        keys.append(Key("noise", f"noise floor (2 s.d. {source})", style.QUIET, "band"))
     return tuple(keys)
 
 
@@ -215,7 +247,14 @@ def reference_notes(material: Material, column: str, part: str = "loss") -> tupl
     notes = []
     if material.trivial(part, column.rsplit("_", 1)[-1]) is None:
         notes.append("The trivial predictor's loss is not in the records, so its line is missing.")
-    silent = [style.name_of(a) for a in material.architectures if not material.noise(a, column)]
+    alone = [a for a in material.architectures if not material.noise(a, column)]
+    fitted = [style.name_of(a) for a in alone if material.scatter(a, column)]
+    silent = [style.name_of(a) for a in alone if not material.scatter(a, column)]
+    if fitted:
+        text = (
+            "no rung was trained with two seeds or more, so it is the scatter between runs that the surface fit found"
+        )
+        notes.append(f"Noise floor of {', '.join(fitted)}: {text}.")
     if silent:
         notes.append(f"No noise floor for {', '.join(silent)}: no rung was trained with two seeds or more.")
     return tuple(notes)

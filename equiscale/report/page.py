@@ -239,7 +239,7 @@ def _figure(drawing: Drawing) -> dict[str, Any]:
     return {
         "drawing": drawing,
         "plots": plots,
-        "keys": [{"key": k, "live": k.name in drawn, "swatch": _swatch(k)} for k in drawing.keys],
+        "keys": [{"key": k, "live": k.name in drawn, "swatch": _swatch(k)} for k in drawing.legend],
     }
 
 

@@ -42,16 +42,16 @@ def draw(drawing: Drawing) -> Any:
         columns = min(drawing.columns, len(panels))
         rows = math.ceil(len(panels) / columns)
         heights = [_height(panels[i * columns]) for i in range(rows)]
-        legend = 0.17 * (1 + len(drawing.keys) // 4)
+        legend = 0.17 * (1 + len(drawing.legend) // 4)
         figure = Figure(figsize=(WIDTH[columns], sum(heights) + legend))
         axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False, height_ratios=heights)).ravel()
         for panel, ax in zip(panels, axes):
             _panel(ax, panel)
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
-        handles = [_handle(k) for k in drawing.keys]
+        handles = [_handle(k) for k in drawing.legend]
         if handles:
-            labels = [_key_label(k) for k in drawing.keys]
+            labels = [_key_label(k) for k in drawing.legend]
             columns = _legend_columns(labels, WIDTH[columns])
             figure.legend(handles, labels, loc="outside upper left", ncols=columns, handler_map=_handlers())
         figure.canvas.draw_idle()

@@ -26,6 +26,7 @@ from equiscale.report.material import (
     Curve,
     Material,
     describe,
+    drawn_surface,
     reference_keys,
     reference_marks,
     reference_notes,
@@ -48,7 +49,7 @@ def loss_against_data(material: Material) -> Drawing:
     for name in material.architectures:
         curves, laws = material.of_architecture(name), material.laws(name)
         colours, marks = shades(curves), reference_marks(material, material.loss, (name,))
-        surface = laws.surface if laws else None
+        surface = drawn_surface(laws)
         if surface is None:
             notes.append(_no_surface(name, laws))
         start = laws.D_min if laws else 0.0
@@ -95,7 +96,7 @@ def loss_against_size(material: Material) -> Drawing:
             notes.append(f"{style.name_of(name)} has a single size, so there is no dependence on N to show.")
             continue
         marks = reference_marks(material, material.loss, (name,))
-        surface = laws.surface if laws else None
+        surface = drawn_surface(laws)
         if surface is None:
             notes.append(_no_surface(name, laws))
         D_max = max(float(c["D"][-1]) for c in curves)
@@ -192,7 +193,7 @@ def allocation(material: Material) -> Drawing:
         laws = material.laws(name)
         curve = laws.allocation if laws else None
         if curve is None:
-            notes.append(f"No N*(C), D*(C) for {style.name_of(name)}: there is no surface fit.")
+            notes.append(f"No N*(C), D*(C) for {style.name_of(name)}. " + _no_surface(name, laws))
             continue
         keys.append(Key(name, f"{style.name_of(name)} ({curve.method})", style.hue(name)))
         C, inside = np.asarray(curve.C, float), np.asarray(curve.inside, bool)
@@ -243,7 +244,7 @@ def allocation(material: Material) -> Drawing:
         "N* and D* minimise the fitted surface at fixed C; bands are 95 % intervals of its draws. Dotted: "
         "beyond the largest compute in the records, up to ten times it and no further."
     )
-    keys.append(Key("beyond", "beyond the records", style.INK, "line", "dot"))
+    keys.append(Key("beyond", "beyond the records", style.INK, "line", "dot", note=True))
     return Drawing("allocation", title, caption, panels, tuple(keys), notes=tuple(notes))
 
 
@@ -259,8 +260,11 @@ def _floor(marks: list[Mark]) -> float:
 
 
 def _no_surface(name: str, laws: Architecture | None) -> str:
-    reason = next((w for w in (laws.warnings if laws else ())), "it is not in the analysis.")
-    return f"No surface fit for {style.name_of(name)}: {reason}"
+    """Why there is none, in the words of the analysis where it has some."""
+    if laws is not None and laws.freshness.verdict == "molecule-limited":
+        return f"No surface is drawn for {style.name_of(name)}: it is molecule-limited, so no β is given."
+    reason = next((w for w in (laws.warnings if laws else ()) if "surface" in w), "")
+    return f"No surface fit for {style.name_of(name)}" + (f": {reason}" if reason else ".")
 
 
 def _law(law, low: float, high: float, end: float, colour: str) -> list[Mark]:

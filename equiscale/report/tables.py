@@ -159,7 +159,13 @@ def _surface_row(name: str, label: str, surface: Surface | None) -> list[Cell]:
     floor = e.get("L_inf")
     last = estimate(floor) if surface.fit.law.floor == "free" and floor else Cell("left out", tone="quiet")
     exponents = [estimate(e.get(k)) for k in ("alpha", "beta", "a", "b")]
-    return [*head, estimate(_log10(e.get("A"))), estimate(_log10(e.get("B"))), *exponents, last]
+    return [
+        *head,
+        estimate(_log10(e.get("A"))),
+        estimate(_log10(e.get("B") if "beta" in e else None)),
+        *exponents,
+        last,
+    ]
 
 
 def _log10(value: Estimate | None) -> Estimate | None:
@@ -181,7 +187,7 @@ def fit_quality(material: Material) -> Sheet:
             if s is None:
                 continue
             effect = max((v for v in s.design_effect.values() if math.isfinite(v)), default=math.nan)
-            how = f"{s.interval_method}, {s.resamples} resamples"
+            how = s.interval_method if "draws" in s.interval_method else f"{s.interval_method}, {s.resamples} resamples"
             rows.append(
                 [
                     architecture(name),
@@ -258,7 +264,7 @@ def crossings(material: Material) -> Sheet:
                 within = found.interval
                 aside = interval(within.low, within.high) if within else ""
                 median = Cell(number(found.median), aside) if found.median is not None else Cell("none")
-                row += [interval(*found.range), percent(found.probability, 3), median]
+                row += [interval(*found.range, 2), percent(found.probability, 3), median]
             rows.append([*row, Cell(number(paper)) if paper is not None else Cell(NO_VALUE)])
     columns: list[Column | str] = [
         Column("Pair", words=True),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from equiscale.report import figures, page, printed, style, write
+from equiscale.report.drawing import Line
 from equiscale.report.material import Material
 
 TABLES = (
@@ -288,6 +289,29 @@ def test_the_laws_own_analysis_of_poor_tables(synthetic, tmp_path):
         except ValueError:
             continue  # one clear sentence, the command line's to print
         assert "figure-summary" in rendered(table, facts, analysis).ids
+
+
+def test_molecule_limited_means_no_exponent(full):
+    """`method`: where (a) flattens while (b) falls no β is given; nor is a γ or a D*(C) that would follow from it."""
+    table, facts, analyses = full
+    law = analyses["molecules"].architectures["mpnn"]
+    kept = {k: v for k, v in law.surface.estimates.items() if k in ("A", "B", "alpha")}
+    limited = replace(
+        law,
+        freshness=replace(law.freshness, verdict="molecule-limited"),
+        surface=replace(law.surface, estimates=kept),
+    )
+    analysis = replace(analyses["molecules"], architectures={**analyses["molecules"].architectures, "mpnn": limited})
+    text = page.render(Material.of(table, facts, analysis))
+    assert [r[2] for r in cells(text, "compute-laws") if r[0] == "MPNN"] == ["—", "—"]
+    row = cells(text, "surface-laws")[0]
+    assert row[3] == row[5] == row[6] == "—"
+    assert row[4] != "—"
+    drawn = figures.drawings(Material.of(table, facts, analysis))
+    for name, keys in (("frontier-flops", ("frontier", "surface")), ("loss-data", ("surface",))):
+        lines = [m for m in drawn[name].panels[0].marks if isinstance(m, Line) and m.key in keys]
+        assert not lines, name
+    assert all(m.key != "mpnn" for p in drawn["allocation"].panels for m in p.marks)
 
 
 def test_holes_in_an_analysis(full):
