@@ -147,7 +147,7 @@ class Material:
 
 
 def _withheld(analysis: Analysis) -> Analysis:
-    """Where new molecules are the limit a slope in D says nothing: no β, and no γ or D*(C) that would follow from one."""
+    """Where new molecules are the limit a slope in D says nothing: no β, and no γ or D*(C) from one."""
     limited = {n: a for n, a in analysis.architectures.items() if a.freshness.verdict == "molecule-limited"}
     if not limited:
         return analysis

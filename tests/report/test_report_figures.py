@@ -133,13 +133,14 @@ def test_a_table_without_a_column_is_one_sentence(full):
         Material.of(table, facts, {})
 
 
-def test_no_noise_floor_without_seeds_and_the_page_says_so(synthetic):
+def test_without_seeds_the_noise_floor_is_the_fits_and_without_a_fit_there_is_none(synthetic):
     import made
 
     table, facts = synthetic.table(("mpnn",), seeds=1)
-    analysis = replace(made.analysis(table, facts, {"mpnn": synthetic.law("mpnn")}))
-    law = analysis.architectures["mpnn"]
-    analysis = replace(analysis, architectures={"mpnn": replace(law, noise=made.bare().noise)})
-    drawing = figures.drawings(Material.of(table, facts, analysis))["summary"]
-    assert not [m for m in drawing.panels[0].marks if isinstance(m, Strip)]
-    assert any("No noise floor for MPNN" in n for n in drawing.notes)
+    analysis = made.analysis(table, facts, {"mpnn": synthetic.law("mpnn")})
+    law = replace(analysis.architectures["mpnn"], noise=made.bare().noise)
+    for surface, strips, sentence in ((law.surface, 1, "the surface fit found"), (None, 0, "No noise floor for MPNN")):
+        seedless = replace(analysis, architectures={"mpnn": replace(law, surface=surface)})
+        drawing = figures.drawings(Material.of(table, facts, seedless))["summary"]
+        assert len([m for m in drawing.panels[0].marks if isinstance(m, Strip)]) == strips
+        assert any(sentence in n for n in drawing.notes)

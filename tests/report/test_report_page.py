@@ -262,7 +262,7 @@ def test_nothing_could_be_fitted(synthetic):
     )
     result = rendered(table, {}, analysis)
     for sentence in (
-        "no frontier exponent",
+        "so there are no hand-overs",
         "single size",
         "no hours of training",
         "No verdict|widths|records",
