@@ -197,7 +197,7 @@ def _short(rungs: tuple[Rung, ...], span: tuple[float, float], flat: bool) -> li
     sizes = np.log10([r.N for r in rungs])
     if len(rungs) < 6:
         out.append(
-            f"{len(rungs)} widths: fewer than the 6 that a frontier wants, and intervals that hold less often than they say."
+            f"{len(rungs)} widths: under the 6 that a frontier wants, and its intervals hold less often than they say."
         )
     if np.ptp(sizes) < 1.2:
         out.append(f"N spans {np.ptp(sizes):.2g} decades: a short ladder, its exponents are local slopes.")

@@ -4,7 +4,7 @@ Evaluations of one run share what the run got wrong: rows are not independent, r
 4 to 18 runs covers some 88 % of the time, so below 20 runs the default is a model, ln L = law + u_run + eps, with its
 two variances by the method of moments on the linearised law and a parametric bootstrap from it; each draw also draws
 the variances, since few runs tell them badly (this is what makes a t of a normal interval). Measured on simulated
-ladders, nominal 95 % of alpha, beta and gamma: 88 to 94 % with six widths and 6 or 12 runs, 82 to 89 % with four widths.
+ladders, nominal 95 % of alpha, beta and gamma: 88 to 94 % with six widths and 6 or 12 runs, 82 to 89 % with four.
 """
 
 from __future__ import annotations
