@@ -78,7 +78,8 @@ def save(drawing: Drawing, folder: Path) -> list[Path]:
 
 
 def _height(panel: Panel) -> float:
-    return max(1.1, 0.5 + 0.135 * len(panel.y.ticks)) if panel.y.ticks else 2.3
+    rows = len(panel.y.ticks)
+    return 2.3 if not rows else 0.55 + (0.25 if rows <= 6 else 0.14) * rows
 
 
 def _panel(ax: Any, panel: Panel) -> None:
@@ -192,11 +193,11 @@ def _rule_text(ax: Any, mark: Rule | Strip, value: float, above: bool) -> None:
 
 
 def _legend_columns(labels: list[str], width: float) -> int:
-    """The most columns (filled downwards) whose longest labels fit the figure: 7 pt is about .054 inches a letter."""
+    """The most columns (filled downwards) whose longest labels fit the figure: 7 pt is about .06 inches a letter."""
     for columns in range(min(len(labels), 6), 1, -1):
         rows = math.ceil(len(labels) / columns)
         longest = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
-        if sum(0.5 + 0.054 * n for n in longest) <= width:
+        if sum(0.58 + 0.06 * n for n in longest) <= width:
             return columns
     return 1
 
