@@ -4,15 +4,17 @@ Six values flow down one path, and every chapter is one step on it:
 
     Structure -> AtomGraph -> Prediction -> RunRecord -> Fit -> Report
 
-    config      strict frozen configurations          errors   what a user is told
+    config      strict frozen configurations          errors   what a user is told        files  whole or not there
     data        structures, stores, sources, the built-in set, labels, splits, reference energies
     graph       AtomGraph, Prediction, neighbour lists, batching by atoms
     radial      radial bases and envelopes
     models      the architectures, one file each      predict  where forces come from
     run         RunSpec, RunRecord, the table         train    loss, optimiser, FLOPs, checkpoint, loop
-    ladder      Ladder, Study, dry run                launch   local processes
+    ladder      Ladder, Study                         launch   local processes
     laws        forms, fit, uncertainty, frontier, allocation (numpy and scipy only)
-    report      figures and one self-contained page   cli      the command line
+    report      figures and one self-contained page
+    study       a study run, predicted, analysed      dry_run  its cost beforehand        tune   rate, batch, depth
+    cli         the command line
 """
 
 __version__ = "0.1.0"
