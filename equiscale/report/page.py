@@ -61,7 +61,10 @@ SECTIONS = (
         ("rungs", "runs", "dropped", "tuning"),
     ),
     Section(
-        "set-up", "Data and machine", "What the losses were measured on, and the hours with.", ("data-card", "machine")
+        "set-up",
+        "Data and machine",
+        "What the losses were measured on, and the hours with.",
+        ("data-card", "models", "machine"),
     ),
 )
 
@@ -82,6 +85,7 @@ def sheets(material: Material) -> dict[str, Sheet]:
         run_tables.dropped(material),
         run_tables.tuning(material),
         run_tables.data(material),
+        run_tables.models(material),
         run_tables.machine(material),
     )
     return {s.id: s for s in made}
@@ -132,6 +136,8 @@ def render(material: Material, made: Mapping[str, Drawing] | None = None) -> str
     environment.filters |= {"formula": formula, "headed": headed}
     return environment.get_template("page.html").render(
         study=str(material.facts.get("study") or "a study"),
+        title=str(material.facts.get("title") or material.facts.get("study") or "a study"),
+        description=str(material.facts.get("description") or ""),
         names=[(style.name_of(a), style.hue(a)) for a in material.architectures],
         hues={a: style.hue(a) for a in material.architectures},
         glance=glance(material),

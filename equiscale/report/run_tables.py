@@ -160,6 +160,12 @@ WORDS = {
     "molecules": "new molecules",
     "conformers": "new conformers",
     "trivial": "trivial predictor",
+    "energy_mae": "energy (meV/atom)",
+    "force_mae": "force (meV/Å)",
+    "base_width": "width that was tuned",
+    "width_rule": "rule for other widths",
+    "exclude_below": "rows enter fits from this share of D",
+    "augment": "rotation augmentation",
     "cpu": "processor",
     "gpu": "accelerator",
     "cores": "cores",
@@ -171,7 +177,21 @@ WORDS = {
     "orientation": "orientation",
     "num_molecules_train": "training molecules",
 }
-DATA = ("data", "trivial", "sigma", "mu", "batch_size", "learning_rates", "learning_rate", "D_max")
+DATA = (
+    "data",
+    "trivial",
+    "sigma",
+    "mu",
+    "batch_size",
+    "learning_rates",
+    "learning_rate",
+    "base_width",
+    "width_rule",
+    "D_max",
+    "exclude_below",
+    "runs_declared",
+    "runs_recorded",
+)
 MACHINE = ("machine", "hardware", "implementation", "launch", "versions", "commit")
 
 
@@ -212,7 +232,12 @@ def _facts(material: Material, id: str, title: str, names: Sequence[str], missin
     rows: list[list[Cell | str]] = []
     for name in names:
         value = material.facts.get(name)
-        if value is None or value == {} or value == []:
+        if (
+            value is None
+            or value == {}
+            or value == []
+            or (name == "hardware" and value == [material.facts.get("machine")])
+        ):
             continue
         path = () if name == "data" and isinstance(value, Mapping) else (words(name),)
         rows += [[Cell(a), Cell(b)] for a, b in flatten(value, path)]
@@ -220,41 +245,65 @@ def _facts(material: Material, id: str, title: str, names: Sequence[str], missin
 
 
 def data(material: Material) -> Sheet:
-    return _facts(material, "data-card", "Data", DATA, "The records say nothing of the data set.")
+    return _facts(material, "data-card", "Data and training", DATA, "The records say nothing of the data set.")
 
 
 def machine(material: Material) -> Sheet:
-    return _facts(
-        material,
-        "machine",
-        "Machine and versions",
-        MACHINE,
-        "The records do not say on what machine the runs were made.",
-    )
+    missing = "The records do not say on what machine the runs were made."
+    return _facts(material, "machine", "Machine and versions", MACHINE, missing)
+
+
+def models(material: Material) -> Sheet:
+    """Every architecture's settings, side by side; the width is the ladder's dial."""
+    given = material.facts.get("config")
+    config = {k: v for k, v in given.items() if isinstance(v, Mapping)} if isinstance(given, Mapping) else {}
+    names = sorted(config, key=style.rank)
+    flat = {n: dict(flatten({k: v for k, v in config[n].items() if k not in ("width", "kind")})) for n in names}
+    fields = list(dict.fromkeys(f for n in names for f in flat[n]))
+    rows: list[list[Cell | str]] = [[f, *(flat[n].get(f, NO_VALUE) for n in names)] for f in fields]
+    columns: list[Column | str] = [Column("Setting", words=True), *(Column(name_of(n), words=True) for n in names)]
+    missing = "" if rows else "The records do not hold the architectures' settings."
+    return sheet("models", "The architectures as they were trained", columns, rows, missing=missing)
+
+
+PROBES = {"grid": "rate × batch", "depths": "depth"}
 
 
 def tuning(material: Material) -> Sheet:
-    """The rate × batch grid and the depth probe, as they were recorded."""
+    """The rate × batch grid and the depth probe of every architecture, as they were recorded."""
     record = material.facts.get("tuning")
     missing = "No tuning is on record: rates, batch and depth are the study's as declared."
-    if isinstance(record, list) and record and all(isinstance(r, Mapping) for r in record):
-        names = list(dict.fromkeys(k for r in record for k in r))
-        columns: list[Column | str] = [
-            Column(words(n)[:1].upper() + words(n)[1:], words=any(isinstance(r.get(n), str) for r in record))
-            for n in names
-        ]
-        rows = [
-            [architecture(str(r[n])) if n == "architecture" and n in r else _text_cell(r.get(n)) for n in names]
-            for r in record
-        ]
-        return sheet("tuning", "Tuning", columns, rows, long=len(rows) > 24)
-    return _facts(material, "tuning", "Tuning", ("tuning",), missing)
-
-
-def _text_cell(value: Any) -> Cell:
-    if isinstance(value, Mapping | list | tuple):
-        return Cell("; ".join(f"{a}: {b}" if a else b for a, b in flatten(value)))
-    return Cell(_text(value))
+    if not record:
+        return sheet("tuning", "Tuning", [], [], missing=missing)
+    tried: list[tuple[str, str, Mapping[str, Any]]] = []
+    sentences: list[str] = []
+    for name, found in record.items() if isinstance(record, Mapping) else ():
+        if isinstance(found, Mapping):
+            tried += [(str(name), p, r) for p in PROBES for r in found.get(p) or () if isinstance(r, Mapping)]
+            sentences += [str(t).rstrip(".") + "." for t in found.get("text") or ()]
+    if not tried:
+        return _facts(material, "tuning", "Tuning", ("tuning",), missing)
+    rows: list[list[Cell | str]] = []
+    for name, probe, r in tried:
+        numbers = [_text(r.get(k)) for k in ("rate", "batch", "depth", "width", "structures")]
+        losses = [number(r.get("early")), number(r.get("late"))]
+        rows.append(
+            [architecture(name), PROBES[probe], *numbers, number(r.get("flops")), *losses, _text(r.get("status"))]
+        )
+    columns: list[Column | str] = [
+        Column("Architecture", words=True),
+        Column("Probe", words=True),
+        "Rate",
+        "Batch",
+        "Depth",
+        "Width",
+        "Structures",
+        Column("C", "FLOP"),
+        Column("L", "at D/8"),
+        Column("L", "at D"),
+        "Status",
+    ]
+    return sheet("tuning", "Tuning", columns, rows, caption=" ".join(sentences), long=len(rows) > 24)
 
 
 def warnings(material: Material) -> tuple[tuple[str, str], ...]:
@@ -272,6 +321,10 @@ def warnings(material: Material) -> tuple[tuple[str, str], ...]:
         for frontier in laws.frontiers.values():
             if frontier.fit is not None:
                 found += [(name, w) for w in frontier.fit.warnings]
+    final = material.facts.get("final")
+    shared = [r for r in final.values() if isinstance(r, Mapping) and r.get("shared_device")] if final else []
+    if shared:
+        found.append(("study", f"{len(shared)} runs shared their device: their hours are unfit for a law."))
     if material.other is None:
         found.append(("study", f"Laws are fitted on one validation set only ({SETS.get(material.set, material.set)})."))
     return tuple(dict.fromkeys(found))

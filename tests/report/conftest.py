@@ -29,7 +29,24 @@ def study(synthetic):
     facts["dropped"] = [
         {"run": "c01d", "architecture": "mpnn", "width": 112, "seed": 3, "reason": "diverged at step 2100"}
     ]
-    facts["tuning"] = [{"architecture": "mpnn", "learning_rate": 0.003, "batch_size": 4, "loss": 0.71}]
+    probe = {
+        "rate": 0.003,
+        "batch": 4,
+        "depth": 5,
+        "width": 32,
+        "structures": 2000,
+        "flops": 1e10,
+        "status": "finished",
+    }
+    grid = [
+        {**probe, "early": 1.4, "late": 0.71},
+        {**probe, "rate": 0.03, "status": "diverged", "early": 2.0, "late": None},
+    ]
+    facts["tuning"] = {
+        "mpnn": {"grid": grid, "depths": [], "best": grid[0], "text": ["mpnn: best rate 0.003 with batch 4"]}
+    }
+    facts["config"] = {"mpnn": {"kind": "mpnn", "width": 8, "depth": 5, "elements": [1, 6, 8]}, "egnn": {"depth": 4}}
+    facts |= {"title": "Does it scale?", "description": "A made-up study."}
     return table, facts, {v: analyse(table, facts, validation=v, resamples=40) for v in ("molecules", "conformers")}
 
 

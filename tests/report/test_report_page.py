@@ -29,6 +29,7 @@ TABLES = (
     "tuning",
     "data-card",
     "machine",
+    "models",
 )
 FORBIDDEN = (
     r"asymptotic (exponent|slope|scaling)",
@@ -216,6 +217,15 @@ def test_the_table_of_runs_is_the_table(html, study):
 
 def test_runs_dropped_are_named(html):
     assert any("c01d" in r[1] and "diverged at step 2100" in r[3] for r in cells(html, "dropped"))
+
+
+def test_tuning_and_settings_are_told(html, parsed):
+    rows = cells(html, "tuning")
+    assert [r[2] for r in rows] == ["0.003", "0.03"]
+    assert rows[1][-2:] == ["—", "diverged"]
+    assert "MPNN: best rate 0.003 with batch 4." in parsed.text
+    assert ["elements", "1, 6, 8", "—"] in cells(html, "models")
+    assert "<h1>Does it scale?</h1>" in html
 
 
 # --- hostile and poor records -----------------------------------------------------------------------------------
