@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -131,7 +132,12 @@ def foretold(material: Material) -> Drawing:
         if laws is None or score is None:
             notes.append(f"No prediction for {style.name_of(name)}: it has too few smaller rungs to fit a law to.")
             continue
-        words.append(score.text)
+        written = any(
+            isinstance(p, Mapping) and p.get("architecture") == name and p.get("width") == score.prediction.width
+            for p in material.facts.get("predictions") or ()
+        )
+        when = "written down before that rung was trained" if written else "made afterwards, with that rung left out"
+        words.append(f"{score.text} This prediction was {when}.")
         marks = reference_marks(material, material.loss, (name,))
         rungs = [r for r in laws.rungs if r.width != score.prediction.width and r.loss > 0]
         texts = [f"<b>w = {r.width}</b><br>N = {style.short(r.N)}<br>L = {style.number(r.loss)}" for r in rungs]

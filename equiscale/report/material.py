@@ -226,7 +226,7 @@ def reference_marks(material: Material, column: str, architectures: tuple[str, .
         best, spread = min(ends), max(spreads)
         low, high = best * math.exp(-2 * spread), best * math.exp(2 * spread)
         marks.append(
-            Strip(low, high, "y", style.QUIET, "noise", f"noise floor ±{style.percent(2 * spread)}", opacity=0.2)
+            Strip(low, high, "y", style.QUIET, "noise", f"2 noise floors: ±{style.percent(2 * spread)}", opacity=0.2)
         )
     return marks
 
@@ -238,7 +238,7 @@ def reference_keys(material: Material, column: str, part: str = "loss") -> tuple
         keys.append(Key("trivial", "trivial predictor", style.QUIET, "line", "dash"))
     if any(material.scatter(a, column) for a in material.architectures):
         source = "over seeds" if any(material.noise(a, column) for a in material.architectures) else "between runs"
-        keys.append(Key("noise", f"noise floor (2 s.d. {source})", style.QUIET, "band"))
+        keys.append(Key("noise", f"two noise floors about the least loss (s.d. {source})", style.QUIET, "band"))
     return tuple(keys)
 
 
