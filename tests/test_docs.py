@@ -34,10 +34,21 @@ def test_commands_are_there(page):
     """Every `equiscale …` command that a page shows is one that the program has, with the options it shows."""
     from equiscale.cli import _parser
 
-    shown = re.findall(r"^(?:\$ )?equiscale ([^\n]*)$", page.read_text(), re.MULTILINE)
-    for line in shown:
-        words = [w for w in line.split("#")[0].split() if w != "…"]
-        _parser().parse_args(words)
+    shells = re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"^equiscale ([^\n]*)$", "\n".join(shells), re.MULTILINE):
+        _parser().parse_args(line.split("#")[0].split())
+
+
+def test_the_first_screen_of_the_readme():
+    """One figure, one table, at most twelve lines of code; and the code declares a study."""
+    screen = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    assert screen.count("![") == 1
+    assert screen.count("\n|---") == 1
+    (code,) = (code for _, code in BLOCK.findall(screen))
+    assert len(code.splitlines()) <= 12
+    space: dict = {}
+    exec(code, space)
+    assert isinstance(space["STUDY"], Study)
 
 
 def test_the_declared_study_is_a_study(tmp_path):
@@ -114,5 +125,3 @@ def test_the_new_architecture_keeps_the_contract(extended):
     options = ["-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "-n", "0", "-k", "pair"]
     said = run(extended, "-m", "pytest", *options, str(contract))
     assert re.search(r"\b\d{2,} passed", said), said
-
-
