@@ -133,7 +133,8 @@ def surface_laws(material: Material) -> Sheet:
         rows,
         caption=(
             "a and b are the local exponents of N*(C) and D*(C). A term L_inf is either left out or free, "
-            "and that it is left out says nothing about its value. Brackets: 95 % intervals, made as the next table says."
+            "and that it is left out says nothing about its value. Brackets: 95 % intervals, made as the "
+            "next table says."
         ),
     )
 
