@@ -15,6 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns 0; 2 for a mistake of the user (one sentence on stderr); 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
+        if getattr(arguments, "workers", 1) < 1:
+            raise InputError(f"--workers must be at least 1, not {arguments.workers}.")
         return arguments.command(arguments) or 0
     except InputError as error:
         return _refuse(str(error))
@@ -164,8 +166,6 @@ def _folder(path: Path) -> Any:
 def _run(a: argparse.Namespace) -> None:
     from equiscale.study import run_study
 
-    if a.workers < 1:
-        raise InputError(f"--workers must be at least 1, not {a.workers}.")
     study, results = _open(a)
     _terminate_like_interrupt()
     page = results.folder / "report.html"
@@ -237,6 +237,10 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:
+    if a.resamples < 1:
+        raise InputError(f"--resamples must be at least 1, not {a.resamples}.")
+    if a.exclude_below is not None and not 0 <= a.exclude_below < 1:
+        raise InputError(f"--exclude-below is a fraction of D_max, from 0 to below 1, not {a.exclude_below:g}.")
     options = {"floor": a.floor, "objective": a.objective, "resamples": a.resamples}
     if a.exclude_below is not None:
         options["exclude_below"] = a.exclude_below
@@ -244,16 +248,20 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fit(a: argparse.Namespace) -> None:
+    from equiscale.laws import describe
     from equiscale.study import analyses
 
     _, _, made = analyses(_folder(a.results), **_options(a))
-    print(made[a.validation].text())
+    print(describe(made[a.validation]))
 
 
 def _plan(a: argparse.Namespace) -> None:
     from equiscale.laws import plan
     from equiscale.study import analyses
 
+    for name in ("flops", "hours"):
+        if (budget := getattr(a, name)) is not None and not 0 < budget < float("inf"):
+            raise InputError(f"--{name} must be a positive number, not {budget:g}.")
     _, _, made = analyses(_folder(a.results), **_options(a))
     try:
         print(plan(made[a.validation], flops=a.flops, hours=a.hours, hardware=a.hardware).text())

@@ -5,6 +5,7 @@
     allocation   N*(C), D*(C), crossings      paper        the scaling paper's own laws
     results      what an analysis holds       analysis     from a study's table to its laws
     plan         what to train with a budget  verdict      five lines in words
+    text         an analysis as a page of text
 
 Only numpy, scipy and the standard library: it fits anybody's runs.
 """
@@ -14,6 +15,7 @@ from equiscale.laws.paper import PAPER, paper_crossings
 from equiscale.laws.plan import Plan, plan
 from equiscale.laws.results import Analysis
 from equiscale.laws.surfaces import predict_largest, prediction_from_dict, score
+from equiscale.laws.text import describe
 from equiscale.laws.uncertainty import Estimate, Interval
 from equiscale.laws.verdict import verdict
 
@@ -24,6 +26,7 @@ __all__ = [
     "Interval",
     "Plan",
     "analyse",
+    "describe",
     "paper_crossings",
     "plan",
     "predict_largest",

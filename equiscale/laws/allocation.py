@@ -94,7 +94,11 @@ def linear_cost(kappa: float) -> PerAtom:
 
 
 def measured_cost(n: np.ndarray, per_atom: np.ndarray) -> PerAtom:
-    """Straight lines in log-log between the rungs, and beyond them with the slope of the last two."""
+    """Straight lines in log-log between the rungs; below them the slope of the first two; beyond, at least 1.
+
+    Small rungs' hours hardly grow with N (overhead); that slope carried on would make parameters free. A slope of 1
+    says that each further parameter costs what one costs on the largest rung.
+    """
     order = np.argsort(n)
     x, y = np.log(np.asarray(n, float)[order]), np.log(np.asarray(per_atom, float)[order])
     if len(x) == 1:
@@ -102,7 +106,9 @@ def measured_cost(n: np.ndarray, per_atom: np.ndarray) -> PerAtom:
 
     def line(ln_n: np.ndarray) -> np.ndarray:
         i = np.clip(np.searchsorted(x, ln_n) - 1, 0, len(x) - 2)
-        return y[i] + (ln_n - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+        slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+        beyond = y[-1] + (ln_n - x[-1]) * np.maximum(slope, 1.0)
+        return np.where(ln_n > x[-1], beyond, y[i] + (ln_n - x[i]) * slope)
 
     return line
 
