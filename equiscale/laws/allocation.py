@@ -93,11 +93,12 @@ def linear_cost(kappa: float) -> PerAtom:
     return lambda ln_n: np.log(3 * kappa) + ln_n
 
 
-def measured_cost(n: np.ndarray, per_atom: np.ndarray) -> PerAtom:
-    """Straight lines in log-log between the rungs; below them the slope of the first two; beyond, at least 1.
+def measured_cost(n: np.ndarray, per_atom: np.ndarray, *, least_slope: float = -np.inf) -> PerAtom:
+    """Straight lines in log-log between the rungs, and beyond them with the slope of the last two.
 
-    Small rungs' hours hardly grow with N (overhead); that slope carried on would make parameters free. A slope of 1
-    says that each further parameter costs what one costs on the largest rung.
+    ``least_slope`` bounds the slope above the largest rung from below: small rungs' hours hardly grow with N
+    (overhead), and that slope carried on would make parameters free. With 1 each further parameter costs what one
+    costs on the largest rung.
     """
     order = np.argsort(n)
     x, y = np.log(np.asarray(n, float)[order]), np.log(np.asarray(per_atom, float)[order])
@@ -107,7 +108,7 @@ def measured_cost(n: np.ndarray, per_atom: np.ndarray) -> PerAtom:
     def line(ln_n: np.ndarray) -> np.ndarray:
         i = np.clip(np.searchsorted(x, ln_n) - 1, 0, len(x) - 2)
         slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
-        beyond = y[-1] + (ln_n - x[-1]) * np.maximum(slope, 1.0)
+        beyond = y[-1] + (ln_n - x[-1]) * np.maximum(slope, least_slope)
         return np.where(ln_n > x[-1], beyond, y[i] + (ln_n - x[i]) * slope)
 
     return line

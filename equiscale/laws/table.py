@@ -143,4 +143,5 @@ def other_cost(rungs: tuple[Rung, ...], column: str) -> PerAtom | None:
     good = np.isfinite(values) & (values > 0)
     if good.sum() < 2:
         return None
-    return measured_cost(np.array([r.N for r in rungs])[good], values[good])
+    least = 1.0 if column == "hours_per_atom" else -np.inf
+    return measured_cost(np.array([r.N for r in rungs])[good], values[good], least_slope=least)

@@ -122,3 +122,14 @@ def test_a_crossing_and_none() -> None:
     assert none.point is None
     assert none.interval is None
     assert "do not cross" in none.text
+
+
+def test_hours_beyond_the_ladder_are_never_free() -> None:
+    """Overhead makes small rungs cost alike; a plan in hours must not conclude that any size costs nothing more."""
+    sizes = np.geomspace(1e3, 1e5, 6)
+    cost = measured_cost(sizes, np.full(6, 1e-9), least_slope=1.0)
+    inside, outside = cost(np.log(np.array([2e3, 1e7])))
+    assert inside == pytest.approx(np.log(1e-9))
+    assert outside == pytest.approx(np.log(1e-9 * 1e7 / 1e5))
+    n, _, _ = optimum(VALUES, np.array([1.0]), cost)
+    assert n[0] < 1e8
