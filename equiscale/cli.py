@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "train a study, or what is missing of it; ends with the report")
     _study(run)
     _running(run)
+    run.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="default: 15")
+    run.add_argument("--no-report", action="store_true", help="train only")
     retime = command("time", _time, "time every rung of a results folder again, alone, for the laws in hours")
     _results(retime)
     retime.add_argument("--device", default="cpu")
@@ -169,11 +171,20 @@ def _run(a: argparse.Namespace) -> None:
     study, results = _open(a)
     _terminate_like_interrupt()
     page = results.folder / "report.html"
-    trained = run_study(study, results, workers=a.workers, device=a.device, say=_say, live=_live)
-    if not trained and page.exists():
-        print(f"{study.name}: all {len(results.declared()['runs'])} runs are recorded, nothing to do. Report: {page}")
-        return
-    _write_report(results)
+    trained = run_study(
+        study,
+        results,
+        workers=a.workers,
+        device=a.device,
+        say=_say,
+        live=_live,
+        checkpoint_every=a.checkpoint_every,
+    )
+    if not trained and (page.exists() or a.no_report):
+        report = f" Report: {page}" if page.exists() else ""
+        print(f"{study.name}: all {len(results.declared()['runs'])} runs are recorded, nothing to do.{report}")
+    elif not a.no_report:
+        _write_report(results)
 
 
 def _write_report(results: Any) -> None:

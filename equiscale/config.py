@@ -15,7 +15,8 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=False)
 def config(cls: type[T]) -> type[T]:
     """A frozen dataclass that rejects unknown fields and wrong types when it is made or loaded."""
-    return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))(cls)
+    # NaN and infinities are written as such: a diverged run's losses must come back as what they were, not as null.
+    return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants"))(cls)
 
 
 def explain(error: ValidationError, what: str) -> InputError:
@@ -25,6 +26,8 @@ def explain(error: ValidationError, what: str) -> InputError:
     more = f" ({error.error_count() - 1} more problems follow)" if error.error_count() > 1 else ""
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         return InputError(f"{what}: {where!r} is not a field; see docs/ for the fields there are{more}.")
+    if isinstance(said := first.get("ctx", {}).get("error"), InputError):  # a config's own sentence
+        return InputError(f"{what}: {said}")
     return InputError(f"{what}: {where} — {first['msg'].lower()} (got {first.get('input')!r}){more}.")
 
 

@@ -6,8 +6,10 @@ chapter knows no training. An item is started again when its process dies; the f
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -44,14 +46,17 @@ class _Worker:
     def __init__(self, work: Work):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, os.getpid()), daemon=True)
+        # The work goes as bytes: unpickling it imports torch, and the child must watch its parent before that.
+        self.process = context.Process(target=_serve, args=(theirs, pickle.dumps(work), os.getpid()), daemon=True)
         self.process.start()
         theirs.close()
         self.item: Any = None
 
     def give(self, item: Any) -> None:
+        """Send ``item``, or None to end; of a process that is dead already the next ``recv`` tells."""
         self.item = item
-        self.pipe.send(item)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(item)
 
     def end(self, patience: float) -> None:
         self.process.join(patience)
@@ -119,19 +124,20 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
         for worker in crew:
             if worker.process.is_alive():
                 if clean:
-                    worker.pipe.send(None)
+                    worker.give(None)
                 else:
                     worker.process.terminate()  # asks it to save: see _serve
         for worker in crew:
             worker.end(20.0)
 
 
-def _serve(pipe: Connection, work: Work, parent: int) -> None:
+def _serve(pipe: Connection, pickled: bytes, parent: int) -> None:
     """A worker's life: items in, events out, until told to end, or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    work: Work = pickle.loads(pickled)  # our own parent's
 
     def tell(value: Any) -> None:
         if stop.is_set():
@@ -153,6 +159,8 @@ def _serve(pipe: Connection, work: Work, parent: int) -> None:
             return
         except InputError as error:
             pipe.send(("refused", str(error)))
+        except OSError as error:  # a disk that is full or gone, wherever it was met
+            pipe.send(("refused", f"{error.filename or 'a file'}: {error.strerror}; what was recorded is kept."))
         except Exception:
             pipe.send(("failed", traceback.format_exc()))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from equiscale.data.references import References
 from equiscale.data.store import Store
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
+from equiscale.files import write_atomically
 from equiscale.graph import AtomGraph, Prediction, build_graph, sum_by
 from equiscale.models import ModelConfig
 from equiscale.models.base import Potential
@@ -65,20 +68,16 @@ class TrainedPotential:
 
     def save(self, folder: Path) -> None:
         """Write ``potential.json`` and ``weights.pt`` (tensors only) into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.detach().cpu() for k, v in self.potential.state_dict().items()}
-        partial = folder / "weights.pt.partial"
-        torch.save(state, partial)
-        partial.replace(folder / "weights.pt")
+        buffer = io.BytesIO()
+        torch.save({k: v.detach().cpu() for k, v in self.potential.state_dict().items()}, buffer)
+        write_atomically(folder / "weights.pt", buffer.getvalue())
         about = {
             "model": json.loads(to_json(ModelConfig, self.model)),
             "references": self.references.to_dict(),
             "dtype": str(next(self.potential.parameters()).dtype).removeprefix("torch."),
             "units": "eV, angstrom",
         }
-        partial = folder / "potential.json.partial"
-        partial.write_text(json.dumps(about, indent=1))
-        partial.replace(folder / "potential.json")
+        write_atomically(folder / "potential.json", json.dumps(about, indent=1).encode())
 
     @staticmethod
     def load(folder: str | Path, device: str = "cpu") -> TrainedPotential:
@@ -89,9 +88,18 @@ class TrainedPotential:
             state = torch.load(folder / "weights.pt", map_location=device, weights_only=True)
         except FileNotFoundError as error:
             raise InputError(f"{folder} is not a checkpoint: {Path(error.filename).name} is missing.") from None
-        except (json.JSONDecodeError, RuntimeError, EOFError) as error:
-            raise InputError(f"{folder} cannot be read as a checkpoint: {str(error).splitlines()[0]}.") from None
-        model = from_json(ModelConfig, json.dumps(about["model"]), f"{folder / 'potential.json'}")
-        potential = model.build().to(getattr(torch, about["dtype"]))
-        potential.load_state_dict(state)
-        return TrainedPotential(potential.to(device).eval(), model, References.from_dict(about["references"]))
+        except (pickle.UnpicklingError, ValueError, RuntimeError, EOFError, OSError):
+            raise InputError(
+                f"{folder} is damaged, or was not written by equiscale: copy it again, or train the run again."
+            ) from None
+        try:
+            model = from_json(ModelConfig, json.dumps(about["model"]), f"{folder / 'potential.json'}")
+            references = References.from_dict(about["references"])
+            potential = model.build().to(getattr(torch, about["dtype"]))
+            potential.load_state_dict(state)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{folder}: potential.json and weights.pt do not describe one potential ({type(error).__name__}): "
+                "copy the folder again, or train the run again."
+            ) from None
+        return TrainedPotential(potential.to(device).eval(), model, references)

@@ -56,8 +56,11 @@ class Results:
             name = self.declared()["study"]["name"]
             if name != study.name:
                 raise InputError(f"{self.folder} holds the study {name!r}, not {study.name!r}: choose another folder.")
-        elif self.folder.is_dir() and any(len(p.stem) == 16 for p in self.folder.glob("*.json")):
-            raise InputError(f"{self.folder} holds records but no study.json: choose another results folder.")
+        elif self.folder.is_dir() and (strange := self._strangers({run.key for run in runs})):
+            raise InputError(
+                f"{self.folder} has no study.json, and {strange} records that are not of the study {study.name!r}: "
+                "choose another results folder."
+            )
         about = {
             "schema": SCHEMA,
             "study": json.loads(to_json(Study, study)),
@@ -74,12 +77,19 @@ class Results:
                 f"{self.folder} is not a results folder (no study.json): name one that `equiscale run` wrote."
             )
         about = self._read("study")
-        if about.get("schema") != SCHEMA:
+        if not isinstance(about, dict) or "schema" not in about:
+            raise InputError(f"{self._path('study')} is damaged: remove it and run the study again.")
+        if about["schema"] != SCHEMA:
             raise InputError(
-                f"{self.folder} was written with schema version {about.get('schema')}, this equiscale reads {SCHEMA}: "
+                f"{self.folder} was written with schema version {about['schema']}, this equiscale reads {SCHEMA}: "
                 "use the equiscale that wrote it, or another results folder."
             )
+        if not isinstance(about.get("study"), dict) or "name" not in about["study"] or not about.get("runs"):
+            raise InputError(f"{self._path('study')} is damaged: remove it and run the study again.")
         return about
+
+    def _strangers(self, keys: set[str]) -> int:
+        return sum(len(p.stem) == 16 and p.stem not in keys for p in self.folder.glob("*.json"))
 
     def study(self) -> Study:
         return from_json(Study, json.dumps(self.declared()["study"]), str(self._path("study")))
@@ -145,6 +155,7 @@ def run_study(
     device: str = "cpu",
     say: Callable[[str], None],
     live: Callable[[str], None] = lambda text: None,
+    checkpoint_every: float = 15.0,
 ) -> bool:
     """Train every run that has no record yet. Returns whether anything was left to do.
 
@@ -159,7 +170,7 @@ def run_study(
 
     with results.alone():
         say(f"{study.name}: {len(runs)} runs, {len(runs) - len(missing)} recorded, {len(missing)} to train")
-        worker = Worker(results.folder, device)
+        worker = Worker(results.folder, device, checkpoint_every)
         timings = results.timings()
         untimed = _one_per_rung([run for run in runs if _timed_as(run, runs) not in timings], runs)
         if untimed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from equiscale.errors import InputError
 from equiscale.files import write_atomically
 
 
@@ -44,6 +46,8 @@ def read(path: Path, model: nn.Module, optimizer: Any, device: torch.device) -> 
         saved = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         return None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):  # written atomically: not of a kill
+        raise InputError(f"{path} is not a checkpoint of ours: remove it, and the run begins again.") from None
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     return State(**saved["state"])

@@ -55,6 +55,13 @@ class ForceField:
                 f"{spec.data.structures} structures do not fill one step of {spec.optim.batch_structures}."
             )
         references = fit_references(part, method=spec.data.references, isolated=isolated, scale=spec.data.scale)
+        for name, what in (("molecules", "molecules that are not trained on"), ("conformers", "held-out conformers")):
+            if not len(store.where(name)):
+                raise InputError(
+                    f"the set {spec.data.name!r} has no {what} to validate on: it needs several molecules with three "
+                    "structures or more each; name the key that tells them apart (group_key), or cut it into runs "
+                    "(blocks)."
+                )
         validation = {name: normalised(store.take(store.where(name)), references) for name in Sets}
         return ForceField(spec, normalised(part, references), validation, references, torch.device(device))
 

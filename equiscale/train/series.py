@@ -34,8 +34,8 @@ def write_losses(
 ) -> None:
     """Per-structure losses [evaluations, structures] of both sets, with each structure's molecule."""
     arrays: dict[str, Any] = {"steps": np.array(steps, dtype=np.int64)}
-    for name, group in groups.items():
-        arrays[name] = np.array(losses.get(name, []), dtype=np.float32).reshape(len(steps), -1)
+    for name, group in groups.items():  # a run may diverge before its first look: no rows
+        arrays[name] = np.array(losses.get(name, []), dtype=np.float32).reshape(len(steps), len(group))
         arrays[f"group_{name}"] = np.asarray(group)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

@@ -75,6 +75,7 @@ class Worker:
     def __call__(self, item: TrainOne | TimeAll, tell: Callable[[Any], None]) -> Any:
         if self.device == "cpu":
             torch.set_num_threads(1)
+        refuse_missing_device(self.device)
         if isinstance(item, TimeAll):
             return self.time(item.specs, tell)
         store, isolated = self.data(item.spec.data)
@@ -139,6 +140,16 @@ class Worker:
                 spec.model.flops(atoms, edges) / atoms,
             )
         return out
+
+
+def refuse_missing_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"the device {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): use cpu, or cuda "
+            "where there is a GPU and a torch built for it."
+        ) from None
 
 
 def refuse_lone_atoms(store: Store, cutoff: float, name: str) -> None:
