@@ -13,7 +13,8 @@ Six values flow down one path, and every chapter is one step on it:
     ladder      Ladder, Study                         launch   local processes
     laws        forms, fit, uncertainty, frontier, allocation (numpy and scipy only)
     report      figures and one self-contained page
-    study       a study run, predicted, analysed      dry_run  its cost beforehand        tune   rate, batch, depth
+    results     a study's folder                      facts    its table and analyses     progress  how far it is
+    study       a study run, its largest predicted    dry_run  its cost beforehand        tune  rate, batch, depth
     cli         the command line
 """
 

@@ -147,7 +147,7 @@ def _data_inspect(a: argparse.Namespace) -> None:
 def _open(a: argparse.Namespace) -> tuple[Any, Any]:
     """The study of a study file, and its results folder."""
     from equiscale.ladder import load_study
-    from equiscale.study import Results
+    from equiscale.results import Results
 
     study = load_study(a.study)
     return study, Results(a.results or Path("results") / study.name)
@@ -156,7 +156,7 @@ def _open(a: argparse.Namespace) -> tuple[Any, Any]:
 def _folder(path: Path) -> Any:
     """Results from a folder, a study file, or a study's name."""
     from equiscale.ladder import load_study
-    from equiscale.study import Results
+    from equiscale.results import Results
 
     if path.suffix == ".py":
         path = Path("results") / load_study(path).name
@@ -189,8 +189,8 @@ def _run(a: argparse.Namespace) -> None:
 
 def _write_report(results: Any) -> None:
     import equiscale.report
+    from equiscale.facts import analyses
     from equiscale.laws import verdict
-    from equiscale.study import analyses
 
     table, facts, made = analyses(results)
     page = equiscale.report.write(table, facts, made, results.folder)
@@ -204,7 +204,7 @@ def _report(a: argparse.Namespace) -> None:
 
 
 def _status(a: argparse.Namespace) -> None:
-    from equiscale.study import status
+    from equiscale.results import status
 
     print(status(_folder(a.results)))
 
@@ -259,16 +259,16 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fit(a: argparse.Namespace) -> None:
+    from equiscale.facts import analyses
     from equiscale.laws import describe
-    from equiscale.study import analyses
 
     _, _, made = analyses(_folder(a.results), **_options(a))
     print(describe(made[a.validation]))
 
 
 def _plan(a: argparse.Namespace) -> None:
+    from equiscale.facts import analyses
     from equiscale.laws import plan
-    from equiscale.study import analyses
 
     for name in ("flops", "hours"):
         if (budget := getattr(a, name)) is not None and not 0 < budget < float("inf"):

@@ -16,7 +16,7 @@ T = TypeVar("T")
 def config(cls: type[T]) -> type[T]:
     """A frozen dataclass that rejects unknown fields and wrong types when it is made or loaded."""
     # NaN and infinities are written as such: a diverged run's losses must come back as what they were, not as null.
-    return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants"))(cls)
+    return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants"))(cls)  # type: ignore[return-value]
 
 
 def explain(error: ValidationError, what: str) -> InputError:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from equiscale.ladder import Study
 from equiscale.launch import local_processes
-from equiscale.study import EVALUATION_SHARE, Results, data_hashes, duration
+from equiscale.progress import EVALUATION_SHARE, duration
+from equiscale.results import Results
+from equiscale.study import data_hashes
 
 
 def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], None]) -> str:

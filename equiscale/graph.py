@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ from equiscale.data.structure import Structure
 ALL_PAIRS_UP_TO = 200
 """Structures with more atoms than this, and periodic ones, go through vesin's cell list; smaller ones through one
 padded all-pairs product (measured: faster up to about 150 atoms on a CPU, and it runs where the batch lies)."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +200,10 @@ def _cell_lists(
     return np.concatenate(receivers), np.concatenate(senders), np.concatenate(shifts)
 
 
+T = TypeVar("T", AtomGraph, Prediction)
+
+
 def _to(value: T, device: torch.device | str | None, dtype: torch.dtype | None) -> T:
     """Move every tensor; change the dtype of those that hold real numbers, not of indices."""
-    tensors = {f.name: v for f in fields(value) if isinstance(v := getattr(value, f.name), Tensor)}
+    tensors: dict[str, Any] = {f.name: v for f in fields(value) if isinstance(v := getattr(value, f.name), Tensor)}
     return replace(value, **{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in tensors.items()})

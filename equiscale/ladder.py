@@ -3,6 +3,7 @@
 import runpy
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from equiscale.config import config, explain
 from equiscale.errors import InputError
 from equiscale.models import ModelConfig
-from equiscale.run import DataSpec, EvalSpec, OptimSpec, RunSpec, resolved
+from equiscale.run import DataSpec, EvalSpec, OptimSpec, RunSpec, Source, resolved
 
 
 @config
@@ -74,9 +75,9 @@ class Study:
         if not self.ladders:
             raise InputError(f"the study {self.name!r} has no ladder.")
 
-    def runs(self, hashes: dict[str, str]) -> list[RunSpec]:
-        """Every run of every ladder, with the content hash of its data set (``hashes`` by data name)."""
-        runs = [resolved(run, hashes[run.data.name]) for ladder in self.ladders for run in ladder.runs()]
+    def runs(self, hashes: Mapping[Source, str]) -> list[RunSpec]:
+        """Every run of every ladder, with the content hash of its data set (``hashes`` by source)."""
+        runs = [resolved(run, hashes[run.data.source]) for ladder in self.ladders for run in ladder.runs()]
         if len({run.key for run in runs}) != len(runs):
             raise InputError(f"two ladders of the study {self.name!r} hold the same run.")
         return runs

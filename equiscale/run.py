@@ -37,6 +37,14 @@ class DataSpec:
     references: Literal["least_squares", "isolated_atoms"] = "least_squares"
     keys: tuple[tuple[str, str | int], ...] = ()  # options of the reader, such as ("energy_key", "REF_energy")
 
+    @property
+    def source(self) -> "Source":
+        """What is read, and how: two specs of one source see the same structures."""
+        return self.name, self.keys
+
+
+Source = tuple[str, tuple[tuple[str, str | int], ...]]
+
 
 def reader_options(spec: DataSpec) -> dict[str, Any]:
     """The reader's keyword arguments."""

@@ -11,8 +11,9 @@ from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.ladder import Ladder, Study
 from equiscale.launch import local_processes
+from equiscale.results import Results
 from equiscale.run import EvalSpec, RunSpec, load, resolved
-from equiscale.study import Results, data_hashes
+from equiscale.study import data_hashes
 
 EARLY = 1 / 8
 """Each run is read at this share of D too: a rate tuned only at the end steepens β."""
@@ -39,7 +40,8 @@ def tune(
     ladders: dict[str, Ladder] = {ladder.model.kind: ladder for ladder in study.ladders}
     probes = {
         kind: resolved(
-            _spec(ladder, study, hashes, ladder.optim.learning_rate, 4, None, 4000), hashes[ladder.data.name]
+            _spec(ladder, study, ladder.optim.learning_rate, 4, None, min(4000, ladder.data.structures)),
+            hashes[ladder.data.source],
         )
         for kind, ladder in ladders.items()
     }
@@ -66,8 +68,8 @@ def tune(
     grid = {
         kind: [
             resolved(
-                _spec(ladder, study, hashes, rate, batch, None, structures(kind, None, batch)),
-                hashes[ladder.data.name],
+                _spec(ladder, study, rate, batch, None, structures(kind, None, batch)),
+                hashes[ladder.data.source],
             )
             for batch in study.tuning.batches
             for rate in study.tuning.rates
@@ -101,7 +103,6 @@ def tune(
 def _spec(
     ladder: Ladder,
     study: Study,
-    hashes: dict[str, str],
     rate: float,
     batch: int,
     depth: int | None,

@@ -56,7 +56,8 @@ def test_the_declared_study_is_a_study(tmp_path):
     (tmp_path / "mine.py").write_text(code)
     study = load_study(tmp_path / "mine.py")
     assert isinstance(study, Study)
-    assert len(study.runs({"mine.xyz": "0"})) == sum(len(ladder.runs()) for ladder in study.ladders)
+    sources = {ladder.data.source: "0" for ladder in study.ladders}
+    assert len(study.runs(sources)) == sum(len(ladder.runs()) for ladder in study.ladders)
 
 
 CHECK = """

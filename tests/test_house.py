@@ -74,7 +74,8 @@ assert logging.getLogger().handlers == handlers
 
 def test_a_study_that_is_complete_is_nothing_to_do(tmp_path):
     """The second call of the main job: under five seconds, no torch, and it says so."""
-    from equiscale.study import Results, data_hashes
+    from equiscale.results import Results
+    from equiscale.study import data_hashes
 
     study = load_study(ROOT / "studies/first.py")
     runs = study.runs(data_hashes(study))

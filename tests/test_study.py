@@ -21,7 +21,7 @@ from equiscale.errors import InputError
 from equiscale.ladder import Ladder, Study, largest, load_study
 from equiscale.models import MPNNConfig
 from equiscale.run import SCHEMA, DataSpec, RunRecord, checkpoint_path, load
-from equiscale.train.loop import train
+from equiscale.train.record import train
 
 
 def refused(capsys, *words) -> str:
@@ -72,7 +72,7 @@ def test_other_mistakes_in_a_declaration():
         with pytest.raises(ValidationError, match="becomes a folder"):
             Study(name, (ladder,))
     with pytest.raises(InputError, match="hold the same run"):
-        Study("x", (ladder, ladder)).runs({"builtin": "0"})
+        Study("x", (ladder, ladder)).runs({("builtin", ()): "0"})
 
 
 def test_a_study_survives_json(tmp_path):
@@ -229,7 +229,7 @@ def test_an_element_that_only_validation_has():
 def test_an_element_the_potential_does_not_know(here, capsys, in_process):
     study = write_study(here)
     study.write_text(study.read_text().replace("elements=(1, 6, 7, 8)", "elements=(1, 6)"))
-    assert "no row for N, O" in refused(capsys, "run", "study.py", "--workers", "1")
+    assert "holds N, O, which the `elements` of the mpnn leave out" in refused(capsys, "run", "study.py", "--workers", "1")
 
 
 # --- results folders -----------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def trained(tmp_path_factory):
     write_study(folder)
     done = subprocess.run(
         [sys.executable, "-m", "equiscale.cli", "run", "study.py", "--workers", "2", "--no-report"],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     (folder / "results" / "tiny" / "report.html").write_text("written")
     return folder, done

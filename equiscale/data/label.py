@@ -26,7 +26,7 @@ from equiscale.data.card import card_of
 from equiscale.data.orientation import haar
 from equiscale.data.shards import GRID
 from equiscale.data.split import digest
-from equiscale.data.structure import BOHR, HARTREE
+from equiscale.data.structure import BOHR, to_eV, to_eV_per_angstrom
 from equiscale.errors import InputError, need
 from equiscale.files import write_atomically
 
@@ -248,7 +248,7 @@ def gfn2(numbers: np.ndarray, positions: np.ndarray, charge: int = 0, spin: int 
     energy, gradient = result.get("energy"), result.get("gradient")
     if not (np.isfinite(energy) and np.isfinite(gradient).all()):
         return None
-    return float(energy) * HARTREE, -gradient * (HARTREE / BOHR)
+    return to_eV(float(energy), "hartree"), to_eV_per_angstrom(-gradient, "hartree", "bohr")
 
 
 def label_chunk(path: str, chunk: int, smiles: list[str], frames: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from equiscale.laws.fit import Coordinates, prepare
 from equiscale.laws.forms import sum_power
 from equiscale.laws.frontier import PFLOP, frontier
 from equiscale.laws.paper import paper_crossings
-from equiscale.laws.results import Architecture, Pair, Specification
+from equiscale.laws.results import Architecture, Pair, Specification, Surface
 from equiscale.laws.solve import descend, seeds
 from equiscale.laws.surfaces import CUTOFFS, gamma_of
 from equiscale.laws.table import Rows, costs, other_cost, rows_of
@@ -227,23 +227,27 @@ def _multipliers(first: Architecture, second: Architecture, reached: float) -> t
     if one is None or two is None or limited(first, second):
         return ()
     out = []
-    for loss in (reached, 1.25 * reached, 1.5 * reached):
-        ratios: dict[str, float | None] = {}
-        flops = [cost_to_reach(loss, s.fit.values, costs(a.rungs)[0]) for a, s in ((first, one), (second, two))]
-        ceiling = [10 * a.C_range[1] for a in (first, second)]
-        inside = all(float(f[0][0]) <= c for f, c in zip(flops, ceiling))
-        ratios["flops"] = float(flops[1][0][0] / flops[0][0][0]) if inside else None
-        ratios["structures"] = float(flops[1][1][0] / flops[0][1][0]) if inside else None
-        for name, column in (("executed", "executed_per_atom"), ("hours", "hours_per_atom")):
-            by = [other_cost(a.rungs, column) for a in (first, second)]
-            ratios[name] = None
-            if inside and by[0] is not None and by[1] is not None:
-                cost = [cost_to_reach(loss, s.fit.values, c)[0][0] for s, c in ((one, by[0]), (two, by[1]))]
-                ratios[name] = float(cost[1] / cost[0])
-        many = [cost_to_reach(loss, s.draws, costs(a.rungs)[0])[0] for a, s in ((first, one), (second, two))]
-        count = min(len(m) for m in many)
-        interval = percentile(many[1][:count] / many[0][:count], method=one.interval_method) if inside else None
-        out.append(
-            Multiplier(loss, ratios["flops"], interval, ratios["executed"], ratios["hours"], ratios["structures"])
-        )
+    # A draw may never reach a loss, or reach it at once: its ratio is infinite or undefined, and so is its quantile.
+    with np.errstate(all="ignore"):
+        for loss in (reached, 1.25 * reached, 1.5 * reached):
+            out.append(_multiplier(first, second, one, two, loss))
     return tuple(out)
+
+
+def _multiplier(first: Architecture, second: Architecture, one: Surface, two: Surface, loss: float) -> Multiplier:
+    ratios: dict[str, float | None] = {}
+    flops = [cost_to_reach(loss, s.fit.values, costs(a.rungs)[0]) for a, s in ((first, one), (second, two))]
+    ceiling = [10 * a.C_range[1] for a in (first, second)]
+    inside = all(float(f[0][0]) <= c for f, c in zip(flops, ceiling))
+    ratios["flops"] = float(flops[1][0][0] / flops[0][0][0]) if inside else None
+    ratios["structures"] = float(flops[1][1][0] / flops[0][1][0]) if inside else None
+    for name, column in (("executed", "executed_per_atom"), ("hours", "hours_per_atom")):
+        by = [other_cost(a.rungs, column) for a in (first, second)]
+        ratios[name] = None
+        if inside and by[0] is not None and by[1] is not None:
+            cost = [cost_to_reach(loss, s.fit.values, c)[0][0] for s, c in ((one, by[0]), (two, by[1]))]
+            ratios[name] = float(cost[1] / cost[0])
+    many = [cost_to_reach(loss, s.draws, costs(a.rungs)[0])[0] for a, s in ((first, one), (second, two))]
+    count = min(len(m) for m in many)
+    interval = percentile(many[1][:count] / many[0][:count], method=one.interval_method) if inside else None
+    return Multiplier(loss, ratios["flops"], interval, ratios["executed"], ratios["hours"], ratios["structures"])

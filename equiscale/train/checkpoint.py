@@ -30,7 +30,20 @@ class State:
     since: list[float] = field(default_factory=list)  # loss of each step since the last look
     curve: list[str] = field(default_factory=list)  # evaluations as JSON
     per_structure: dict[str, list[list[float]]] = field(default_factory=dict)
-    log: list[list[float]] = field(default_factory=list)  # step, loss, energy loss, force loss, gradient norm
+    columns: list[str] = field(default_factory=list)  # of the log
+    log: list[list[float]] = field(default_factory=list)  # one row a step
+
+    def add(self, done: dict[str, float]) -> float:
+        """Count one step in; its gradient norm."""
+        done = dict(done)
+        self.step += 1
+        self.structures += int(done.pop("structures"))
+        self.tokens += int(done.pop("tokens"))
+        self.flops += done.pop("flops")
+        self.since.append(done["loss"])
+        self.columns = ["step", *done]
+        self.log.append([float(self.step), *done.values()])
+        return done["gradient_norm"]
 
 
 def write(path: Path, model: nn.Module, optimizer: Any, state: State) -> None:

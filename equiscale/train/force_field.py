@@ -98,6 +98,9 @@ class ForceField:
         loss = optim.energy_weight * e + optim.force_weight * f
         return loss, {"energy_loss": e.detach(), "force_loss": f.detach()}
 
+    def structures(self, batch: Batch) -> int:
+        return batch.graph.num_structures
+
     def tokens(self, batch: Batch) -> int:
         return len(batch.graph.numbers)
 

@@ -11,19 +11,17 @@ import numpy as np
 from equiscale.errors import need
 from equiscale.files import write_atomically
 
-COLUMNS = ("step", "loss", "energy_loss", "force_loss", "gradient_norm")
 
-
-def write_log(path: Path, rows: list[list[float]]) -> None:
-    """One row per training step."""
+def write_log(path: Path, names: list[str], rows: list[list[float]]) -> None:
+    """One row per training step; the first column counts steps."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise need("train", error) from None
-    values = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
-    columns: dict[str, Any] = {name: values[:, i].astype(np.float32) for i, name in enumerate(COLUMNS)}
-    columns["step"] = columns["step"].astype(np.int32)
+    values = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+    columns: dict[str, Any] = {name: values[:, i].astype(np.float32) for i, name in enumerate(names)}
+    columns[names[0]] = values[:, 0].astype(np.int32)
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
-from torch import Tensor, nn
-
-B = TypeVar("B")
+from torch import Tensor
 
 
-class Task(Protocol, Generic[B]):
+class Task(Protocol):
     """A training problem. The loop knows nothing of atoms or forces: a force field is one task, others may join."""
 
-    def micro_batches(self, step: int) -> Sequence[B]:
+    def micro_batches(self, step: int) -> Sequence[Any]:
         """The batches whose losses add up to the loss of ``step`` (0-based); a pure function of the step."""
         ...
 
-    def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """This batch's share of the step's loss, and the parts of it to be logged (shares too)."""
         ...
 
-    def tokens(self, batch: B) -> int:
+    def tokens(self, batch: Any) -> int:
         """How much of D the batch holds."""
         ...
 
-    def flops(self, batch: B) -> float:
+    def structures(self, batch: Any) -> int:
+        """How many samples the batch holds."""
+        ...
+
+    def flops(self, batch: Any) -> float:
         """Training FLOPs of the published formulation for the batch: 3 x forward."""
         ...

@@ -17,13 +17,15 @@ import torch
 
 from equiscale.data.sources import load, read_extxyz
 from equiscale.data.store import Store
+from equiscale.data.structure import SYMBOLS
 from equiscale.errors import InputError
 from equiscale.graph import build_graph
 from equiscale.models.base import count_parameters
 from equiscale.run import DataSpec, RunSpec, reader_options
 from equiscale.train.force_field import ForceField
-from equiscale.train.loop import time_steps, train
+from equiscale.train.loop import time_steps
 from equiscale.train.optim import build, optimizer
+from equiscale.train.record import train
 
 ROUNDS, STEPS, WARM = 3, 5, 2
 """Each rung is timed in this many rounds, every rung once a round, so that a drift of the machine meets all alike."""
@@ -96,7 +98,7 @@ class Worker:
         return item.spec.key
 
     def data(self, spec: DataSpec) -> tuple[Store, dict[int, float] | None]:
-        name = (spec.name, spec.keys)
+        name = spec.source
         if name not in self._stores:
             keys = reader_options(spec)
             isolated = None
@@ -116,6 +118,7 @@ class Worker:
             if reach not in checked:
                 refuse_lone_atoms(store, model.cutoff, spec.data.name)
                 checked.add(reach)
+            refuse_unknown_elements(store, model.elements, spec)
             task = ForceField.of(spec, store, isolated, self.device)
             potential = build(model, spec.optim, spec.seed).to(task.device).train()
             ready.append((spec, task, potential, optimizer(potential, model, spec.optim)))
@@ -123,7 +126,9 @@ class Worker:
         for turn in range(ROUNDS):
             for spec, task, potential, made in ready:
                 first = turn * (WARM + STEPS)
-                taken = time_steps(task, potential, made, range(first, first + WARM + STEPS))
+                taken = time_steps(
+                    task, potential, made, [s % spec.steps for s in range(first, first + WARM + STEPS)], spec.optim.clip
+                )
                 seconds[spec.key] += taken[WARM:]
                 tell((turn, str(spec)))
         out = {}
@@ -150,6 +155,16 @@ def refuse_missing_device(name: str) -> None:
             f"the device {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): use cpu, or cuda "
             "where there is a GPU and a torch built for it."
         ) from None
+
+
+def refuse_unknown_elements(store: Store, elements: tuple[int, ...] | None, spec: RunSpec) -> None:
+    """InputError where the data hold an element that the model has no row for."""
+    missing = [z for z in store.elements if elements is not None and z not in elements]
+    if missing:
+        raise InputError(
+            f"{spec.data.name!r} holds {', '.join(SYMBOLS[z] for z in missing)}, which the `elements` of the "
+            f"{spec.model.kind} leave out: name these too, or leave `elements` unset."
+        )
 
 
 def refuse_lone_atoms(store: Store, cutoff: float, name: str) -> None:

@@ -24,8 +24,9 @@ from equiscale.run import checkpoint_path, evaluation_steps, load, load_losses, 
 from equiscale.train import checkpoint
 from equiscale.train.flops import counted
 from equiscale.train.force_field import ForceField
-from equiscale.train.loop import executed_ratio, judge, train, train_step
+from equiscale.train.loop import executed_ratio, train_step
 from equiscale.train.optim import averaged, build, optimizer
+from equiscale.train.record import judge, train
 
 KINDS = ("mpnn", "egnn")
 
@@ -296,7 +297,7 @@ def test_flops(kind, store, tmp_path):
     expected = sum(3 * spec.model.flops(len(b.graph.numbers), len(b.graph.receiver)) for b in batches)
     assert record.curve[-1].flops_model == pytest.approx(expected, rel=1e-12)
     assert record.curve[-1].atoms == sum(len(b.graph.numbers) for b in batches)
-    ratio = executed_ratio(task, build(spec.model, spec.optim, 0))
+    ratio = executed_ratio(task, build(spec.model, spec.optim, 0), spec.steps)
     assert record.curve[-1].flops_executed == pytest.approx(ratio * expected, rel=1e-12)
     assert ratio < 1.0
 

@@ -1,0 +1,199 @@
+"""From a spec to a record: one run of a potential, with its looks, its verdict and its files."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from equiscale.config import from_json, to_json
+from equiscale.data.store import Store
+from equiscale.models.base import count_parameters
+from equiscale.predict import TrainedPotential
+from equiscale.run import (
+    Clock,
+    Evaluation,
+    Losses,
+    RunRecord,
+    RunSpec,
+    Sets,
+    Status,
+    checkpoint_path,
+    evaluation_steps,
+    losses_path,
+    save,
+)
+from equiscale.train import checkpoint
+from equiscale.train.checkpoint import State
+from equiscale.train.force_field import ForceField
+from equiscale.train.loop import executed_ratio, run_steps
+from equiscale.train.optim import averaged, build, optimizer
+from equiscale.train.provenance import provenance
+from equiscale.train.series import write_log, write_losses
+
+PLATEAU = 0.98
+"""A run whose loss stays above this fraction of the trivial predictor's did not learn. That is data, not an error."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run tells while it lives."""
+
+    key: str
+    step: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+def train(
+    spec: RunSpec,
+    store: Store,
+    folder: Path,
+    *,
+    isolated: dict[int, float] | None = None,
+    device: str = "cpu",
+    step_seconds: float | None = None,
+    shared_device: bool = False,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    checkpoint_every: float = 15.0,
+) -> RunRecord:
+    """Train one run to its end, from its checkpoint if it has one, and write its record.
+
+    ``step_seconds``: median step of this rung timed alone, if it was. ``checkpoint_every``: seconds. Neither, nor the
+    device's company, nor being killed and started again, changes a bit of what is learned.
+    """
+    begun = time.perf_counter()
+    set_precision(spec)
+    task = ForceField.of(spec, store, isolated, device)
+    model = build(spec.model, spec.optim, spec.seed).to(task.device).train()
+    made = optimizer(model, spec.model, spec.optim)
+    executed = executed_ratio(task, model, spec.steps)
+    unfinished = checkpoint_path(folder, spec.key) / "unfinished.pt"
+    state = checkpoint.read(unfinished, model, made, task.device) or State()
+    before = state.seconds_total
+    trivial = {name: task.trivial(name) for name in Sets}
+    latest: list[float | None] = [None]
+
+    def clock() -> None:
+        state.seconds_total = before + time.perf_counter() - begun
+
+    def keep() -> None:
+        clock()
+        checkpoint.write(unfinished, model, made, state)
+
+    def look_now() -> str:
+        clock()
+        evaluation = look(task, averaged(model, made), state, executed)
+        state.curve.append(to_json(Evaluation, evaluation, indent=None).decode())
+        state.since = []
+        latest[0] = evaluation.molecules.loss
+        finite = evaluation.molecules.finite and evaluation.conformers.finite
+        return "" if finite else f"the validation loss was not finite at step {state.step} of {spec.steps}"
+
+    reason = run_steps(
+        task,
+        model,
+        made,
+        state,
+        steps=spec.steps,
+        clip=spec.optim.clip,
+        looks=set(evaluation_steps(spec.steps, spec.evaluation)),
+        look=look_now,
+        tell=lambda: tell(Progress(spec.key, state.step, spec.steps, latest[0], state.seconds_train)),
+        save=keep,
+        save_every=checkpoint_every,
+    )
+    clock()
+    record = finish(task, averaged(model, made), state, trivial, reason, folder)
+    record = replace(record, step_seconds=step_seconds, shared_device=shared_device, provenance=provenance(device))
+    save(record, folder)
+    unfinished.unlink(missing_ok=True)
+    return record
+
+
+def look(task: ForceField, model: Any, state: State, executed: float) -> Evaluation:
+    """Evaluate a copy of the model, and note what training has cost up to here."""
+    found: dict[str, Losses] = {}
+    for name in Sets:
+        found[name], each = task.evaluate(model, name, task.spec.evaluation.structures)
+        state.per_structure.setdefault(name, []).append([float(x) for x in each])
+    return Evaluation(
+        step=state.step,
+        structures=state.structures,
+        atoms=state.tokens,
+        unique_atoms=task.unique_atoms(state.step),
+        flops_model=state.flops,
+        flops_executed=state.flops * executed,
+        train_loss=float(np.mean(state.since)),
+        molecules=found["molecules"],
+        conformers=found["conformers"],
+        clock=Clock(state.seconds_train, state.seconds_total),
+    )
+
+
+def finish(
+    task: ForceField, model: Any, state: State, trivial: dict[str, Losses], reason: str, folder: Path
+) -> RunRecord:
+    """Evaluate on all validation structures, judge the run, and write weights and series beside the record."""
+    spec = task.spec
+    curve = tuple(from_json(Evaluation, text, "checkpoint") for text in state.curve)
+    final = {name: task.evaluate(model, name)[0] for name in Sets}
+    status, reason = judge(curve, trivial["molecules"].loss, reason)
+    n, body = count_parameters(model)
+    write_losses(
+        losses_path(folder, spec.key),
+        steps=[e.step for e in curve],
+        losses=state.per_structure,
+        groups={name: task.groups(name, spec.evaluation.structures) for name in Sets},
+    )
+    write_log(folder / f"{spec.key}.curve.parquet", state.columns, state.log)
+    if status != "diverged":
+        TrainedPotential(model, spec.model, task.references).save(checkpoint_path(folder, spec.key))
+    else:
+        shutil.rmtree(checkpoint_path(folder, spec.key), ignore_errors=True)
+    return RunRecord(
+        spec=spec,
+        status=status,
+        reason=reason,
+        parameters=n,
+        parameters_body=body,
+        curve=curve,
+        final_molecules=final["molecules"],
+        final_conformers=final["conformers"],
+        trivial_molecules=trivial["molecules"],
+        trivial_conformers=trivial["conformers"],
+        mu=task.references.mu,
+        sigma=task.references.sigma,
+        max_gradient_norm=state.max_gradient_norm,
+        clipped_steps=int(state.clipped_steps),
+    )
+
+
+def judge(curve: tuple[Evaluation, ...], trivial: float, reason: str) -> tuple[Status, str]:
+    """Status and reason. Diverged: not finite, or a loss that rises past the trivial predictor after being below it."""
+    if reason:
+        return "diverged", reason
+    losses = [e.molecules.loss for e in curve]
+    best, last = min(losses), losses[-1]
+    if last > 1.05 * trivial and best < 0.95 * last:
+        return "diverged", (
+            f"the validation loss rose to {last:.3g}, past the trivial predictor's {trivial:.3g}, from {best:.3g}"
+        )
+    if last > PLATEAU * trivial:
+        return (
+            "did not learn",
+            f"the validation loss {last:.3g} stayed at the trivial predictor's {trivial:.3g}",
+        )
+    return "ok", ""
+
+
+def set_precision(spec: RunSpec) -> None:
+    """tf32 only where the spec says so; one of the few global switches, set from the spec and nothing else."""
+    torch.set_float32_matmul_precision("high" if spec.dtype == "tf32" else "highest")
