@@ -1,7 +1,8 @@
 """The laptop study: the design of docs/declare-a-study.md with seeds, an hour or two on two cores, resumable.
 
 One pass over the whole built-in set (9,744 updates of 4 structures), ten widths of each architecture over two decades
-of N, three seeds at the smallest, the middle and the largest rung. Rates are those that `equiscale tune` found.
+of N, three seeds at the smallest, the middle and the largest rung. Rates lie within a factor of two of the best that
+`equiscale tune` found (see docs/log.md).
 """
 
 from equiscale.ladder import Ladder, Study, Tuning

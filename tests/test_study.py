@@ -229,7 +229,8 @@ def test_an_element_that_only_validation_has():
 def test_an_element_the_potential_does_not_know(here, capsys, in_process):
     study = write_study(here)
     study.write_text(study.read_text().replace("elements=(1, 6, 7, 8)", "elements=(1, 6)"))
-    assert "holds N, O, which the `elements` of the mpnn leave out" in refused(capsys, "run", "study.py", "--workers", "1")
+    said = refused(capsys, "run", "study.py", "--workers", "1")
+    assert "holds N, O, which the `elements` of the mpnn leave out" in said
 
 
 # --- results folders -----------------------------------------------------------------------------------------------
