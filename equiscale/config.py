@@ -11,10 +11,14 @@ from equiscale.errors import InputError
 
 T = TypeVar("T")
 
+FIELDS: dict[str, Any] = {}
+"""Names of every config's fields, to name the nearest to a misspelt one."""
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=False)
 def config(cls: type[T]) -> type[T]:
     """A frozen dataclass that rejects unknown fields and wrong types when it is made or loaded."""
+    FIELDS.update(cls.__annotations__)
     # NaN and infinities are written as such: a diverged run's losses must come back as what they were, not as null.
     return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants"))(cls)  # type: ignore[return-value]
 
@@ -25,7 +29,7 @@ def explain(error: ValidationError, what: str) -> InputError:
     where = ".".join(str(part) for part in first["loc"]) or "the top level"
     more = f" ({error.error_count() - 1} more problems follow)" if error.error_count() > 1 else ""
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-        return InputError(f"{what}: {where!r} is not a field; see docs/ for the fields there are{more}.")
+        return InputError(f"{what}: {where!r} is not a field{nearest(str(first['loc'][-1]), list(FIELDS))}{more}.")
     if isinstance(said := first.get("ctx", {}).get("error"), InputError):  # a config's own sentence
         return InputError(f"{what}: {said}")
     return InputError(f"{what}: {where} — {first['msg'].lower()} (got {first.get('input')!r}){more}.")

@@ -102,6 +102,8 @@ def start(folder: Path, workers: int = 1) -> subprocess.Popen:
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores SIGINT and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
