@@ -205,15 +205,6 @@ def load(path: Path) -> RunRecord:
     return from_json(RunRecord, text, str(path))
 
 
-def load_all(folder: Path) -> list[RunRecord]:
-    """Every record of a results folder, sorted by architecture, width and seed."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not there: name a results folder that `equiscale run` wrote.")
-    paths = [p for p in sorted(folder.glob("*.json")) if len(p.stem) == 16]
-    records = [load(p) for p in paths]
-    return sorted(records, key=lambda r: (r.spec.model.kind, r.spec.model.width, r.spec.seed, r.spec.key))
-
-
 def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """One row per evaluation of every run that did not diverge, and the runs that did, each with its reason."""
     rows: dict[str, list[Any]] = {}

@@ -187,12 +187,16 @@ def train_one(
     results.begin(study, runs)
     run = chosen[0]
     if not results.done(run.key):
-        from equiscale.train.worker import TrainOne, Worker
+        from equiscale.train.worker import TrainOne, Worker, refuse_lone_atoms, refuse_unknown_elements
 
         def tell(p: Any) -> None:
             live(f"{run}: step {p.step} of {p.steps}" + ("" if p.loss is None else f", L {p.loss:.3f}"))
 
-        Worker(results.folder, device)(TrainOne(run, results.timings().get(run.key, {}).get("step_seconds")), tell)
+        worker = Worker(results.folder, device)
+        store, _ = worker.data(run.data)  # `run` checks this when it times the rungs
+        refuse_lone_atoms(store, run.model.cutoff, run.data.name)
+        refuse_unknown_elements(store, run.model.elements, run)
+        worker(TrainOne(run, results.timings().get(run.key, {}).get("step_seconds")), tell)
         live("")
     record = load(results.folder / f"{run.key}.json")
     m, c = record.final_molecules, record.final_conformers
