@@ -7,7 +7,7 @@ Six values flow down one path, and every chapter is one step on it:
     config      strict frozen configurations          errors   what a user is told        files  whole or not there
     data        structures, stores, sources, the built-in set, labels, splits, reference energies
     graph       AtomGraph, Prediction, neighbour lists, batching by atoms
-    radial      radial bases and envelopes
+    so3         harmonics, Wigner D, edge frames      radial   bases and envelopes
     models      the architectures, one file each      predict  where forces come from
     run         RunSpec, RunRecord, the table         train    loss, optimiser, FLOPs, checkpoint, loop
     ladder      Ladder, Study                         launch   local processes

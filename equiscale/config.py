@@ -4,7 +4,7 @@ import difflib
 import json
 from typing import Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from equiscale.errors import InputError
@@ -21,6 +21,12 @@ def config(cls: type[T]) -> type[T]:
     FIELDS.update(cls.__annotations__)
     # NaN and infinities are written as such: a diverged run's losses must come back as what they were, not as null.
     return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants"))(cls)  # type: ignore[return-value]
+
+
+def later(default: Any) -> Any:
+    """A field that joined after results were published: left out of JSON while it has its default, so that a spec
+    from before keeps its content hash, and its results their names."""
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 def explain(error: ValidationError, what: str) -> InputError:

@@ -17,10 +17,21 @@ from torch import Tensor
 
 from equiscale.data.store import Store
 from equiscale.data.structure import Structure
+from equiscale.errors import InputError
 
 ALL_PAIRS_UP_TO = 200
 """Structures with more atoms than this, and periodic ones, go through vesin's cell list; smaller ones through one
 padded all-pairs product (measured: faster up to about 150 atoms on a CPU, and it runs where the batch lies)."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an architecture's compute depends on, summed over a batch."""
+
+    atoms: int
+    edges: int
+    edge_pairs: int = 0  # Σ degree² over atoms: ordered pairs of edges that meet at a receiver
+    atom_pairs: int = 0  # Σ size² over structures
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +60,25 @@ class AtomGraph:
         """From receiver to sender, Å; differentiable with respect to ``positions``."""
         r = self.positions.index_select(0, self.sender) - self.positions.index_select(0, self.receiver)
         return r if self.shift is None else r + self.shift
+
+    @cached_property
+    def counts(self) -> Counts:
+        pairs = int(self.degree.square().sum()), int(self.size.square().sum())
+        return Counts(len(self.numbers), len(self.receiver), *pairs)
+
+    @cached_property
+    def reverse(self) -> Int[Tensor, " edges"]:
+        """For every edge the one that runs back; defined where the graph is symmetric (``build_graph``)."""
+        atoms = len(self.numbers)
+        there = [self.receiver * atoms + self.sender]
+        back = [self.sender * atoms + self.receiver]
+        if self.shift is not None:  # several images of one pair: told apart by the shift, which changes its sign
+            grid = (self.shift * 1e3).round().long()
+            there += list(grid.unbind(1))
+            back += list((-grid).unbind(1))
+        reverse = torch.empty_like(self.receiver)
+        reverse[_lexsort(back)] = _lexsort(there)
+        return reverse
 
     @cached_property
     def place(self) -> Int[Tensor, " edges"]:
@@ -90,16 +120,19 @@ def safe_norm(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
 
 def build_graph(
     structures: Store | Sequence[Structure],
-    cutoff: float,
+    cutoff: float | None,
     max_neighbors: int | None = None,
     *,
+    symmetric: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> AtomGraph:
     """Connect every pair of atoms closer than ``cutoff`` (Å), in all structures at once.
 
     Where an atom has more than ``max_neighbors`` neighbours the nearest stay; of equally near ones those with the
-    lower atom index, then the lower image index. The cap makes the graph neither symmetric nor smooth.
+    lower atom index, then the lower image index. The cap makes the graph neither symmetric nor smooth;
+    ``symmetric`` adds the counter edge of every edge that is kept, so that a degree may exceed the cap. Without a
+    cutoff there are no edges: for architectures that look at all atoms of a structure at once.
     """
     if isinstance(structures, Store):
         sizes, numbers, positions = structures.sizes, structures.numbers, structures.positions
@@ -115,11 +148,17 @@ def build_graph(
         cells = np.stack([np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]) if periodic else None
     size = torch.from_numpy(np.asarray(sizes, dtype=np.int64)).to(device)
     x = torch.from_numpy(np.asarray(positions)).to(device, dtype)
-    if cells is None and len(sizes) and sizes.max() <= ALL_PAIRS_UP_TO:
-        receiver, sender = _all_pairs(x, size, int(sizes.max()), cutoff, max_neighbors)
+    if cutoff is None:
+        if cells is not None and cells.any():
+            raise InputError("an architecture without a cutoff sees no periodic images: it takes molecules only.")
+        receiver = sender = torch.empty(0, dtype=torch.long, device=device)
+        shift = None
+    elif cells is None and len(sizes) and sizes.max() <= ALL_PAIRS_UP_TO:
+        receiver, sender = _all_pairs(x, size, int(sizes.max()), cutoff, max_neighbors, symmetric)
         shift = None
     else:
-        r, s, t = _cell_lists(np.asarray(positions, dtype=np.float64), sizes, cells, cutoff, max_neighbors)
+        x64 = np.asarray(positions, dtype=np.float64)
+        r, s, t = _cell_lists(x64, sizes, cells, cutoff, max_neighbors, symmetric)
         receiver, sender = torch.from_numpy(r).to(device), torch.from_numpy(s).to(device)
         shift = None if cells is None else torch.from_numpy(t).to(device, dtype)
     atoms = len(x)
@@ -150,7 +189,7 @@ def labels(store: Store, *, dtype: torch.dtype = torch.float32, device: torch.de
 
 
 def _all_pairs(
-    x: Tensor, size: Tensor, longest: int, cutoff: float, cap: int | None
+    x: Tensor, size: Tensor, longest: int, cutoff: float, cap: int | None, symmetric: bool
 ) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
     """Receivers and senders from one padded all-pairs distance product, on the device of ``x``."""
     start = size.cumsum(0) - size
@@ -166,13 +205,20 @@ def _all_pairs(
         order = torch.where(near, square, torch.inf).argsort(dim=-1, stable=True)
         rank = torch.empty_like(order).scatter_(-1, order, place.expand_as(order))
         near &= rank < cap
+        if symmetric:
+            near |= near.mT.clone()
     s, i, j = near.nonzero(as_tuple=True)
     first = start.index_select(0, s)
     return first + i, first + j
 
 
 def _cell_lists(
-    positions: np.ndarray, sizes: np.ndarray, cells: np.ndarray | None, cutoff: float, cap: int | None
+    positions: np.ndarray,
+    sizes: np.ndarray,
+    cells: np.ndarray | None,
+    cutoff: float,
+    cap: int | None,
+    symmetric: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Receivers, senders and image shifts by vesin, one structure at a time, in float64."""
     from vesin import NeighborList
@@ -193,11 +239,23 @@ def _cell_lists(
             slot = np.arange(len(i)) - (np.cumsum(count) - count)[i]
             keep = slot < cap
             i, j, image = i[keep], j[keep], image[keep]
+            if symmetric:
+                there, back = np.column_stack([i, j, image]), np.column_stack([j, i, -image])
+                union = np.unique(np.concatenate([there, back]), axis=0)
+                i, j, image = union[:, 0], union[:, 1], union[:, 2:]
         receivers.append(i + offset)
         senders.append(j + offset)
         shifts.append(image @ box)
         offset += n
     return np.concatenate(receivers), np.concatenate(senders), np.concatenate(shifts)
+
+
+def _lexsort(columns: list[Tensor]) -> Tensor:
+    """Order by the first column, ties by the next ones."""
+    order = torch.arange(len(columns[0]), device=columns[0].device)
+    for column in reversed(columns):
+        order = order[column[order].argsort(stable=True)]
+    return order
 
 
 T = TypeVar("T", AtomGraph, Prediction)

@@ -18,9 +18,9 @@ from equiscale.data.store import Store
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
-from equiscale.graph import AtomGraph, Prediction, build_graph, sum_by
+from equiscale.graph import AtomGraph, Prediction, sum_by
 from equiscale.models import ModelConfig
-from equiscale.models.base import Potential
+from equiscale.models.base import Potential, graph_for
 
 
 def predict(potential: Potential, graph: AtomGraph, *, create_graph: bool = False) -> Prediction:
@@ -55,7 +55,7 @@ class TrainedPotential:
         """Total energies (eV, float64) per structure and forces (eV/Å, float64) per atom."""
         weight = next(self.potential.parameters())
         model = self.model
-        graph = build_graph(structures, model.cutoff, model.max_neighbors, dtype=weight.dtype, device=weight.device)
+        graph = graph_for(model, structures, dtype=weight.dtype, device=weight.device)
         inference = torch.no_grad() if model.forces == "direct" else torch.enable_grad()
         with inference:
             out = predict(self.potential, graph)

@@ -77,7 +77,7 @@ graph = build_graph(random_molecules(3, 5, 9, seed=0), config.cutoff, config.max
 potential = config.build()
 with FlopCounterMode(display=False) as counter:
     out = predict(potential, graph)
-formula = config.flops(len(graph.numbers), len(graph.receiver))
+formula = config.flops(graph.counts)
 assert abs(counter.get_total_flops() / formula - 1) < 0.01, (counter.get_total_flops(), formula)
 assert out.forces.shape == graph.positions.shape
 spec = RunSpec(config, DataSpec("builtin", structures=8))

@@ -12,6 +12,7 @@ from molecules import crystal, random_molecules
 import equiscale.graph as module
 from equiscale.data.store import Store
 from equiscale.data.structure import Structure
+from equiscale.errors import InputError
 from equiscale.graph import AtomGraph, build_graph, safe_norm, sum_by
 
 CUTOFF = 4.0
@@ -234,3 +235,38 @@ def test_safe_norm_has_finite_derivatives_at_zero():
     assert first.tolist() == [[0, 0, 0], [1, 0, 0]]
     assert torch.isfinite(second).all()
     assert not second[0].any()
+
+
+@pytest.mark.parametrize("cap", [None, 3])
+def test_symmetric_edges_are_the_union_and_know_their_counter_edge(monkeypatch, cap):
+    structures = [crystal(6, seed=11, edge=3.0), *random_molecules(2, 5, 9, seed=11)]
+    options = dict(cutoff=CUTOFF, max_neighbors=cap, dtype=torch.float64)
+    for make, given in (
+        (build_graph, structures[1:]),
+        (build_graph, structures),
+        (lambda *a, **o: by_cells(monkeypatch, *a, **o), structures[1:]),
+    ):
+        plain, graph = make(given, **options), make(given, symmetric=True, **options)
+        back = graph.reverse
+        assert torch.equal(graph.receiver[back], graph.sender)
+        torch.testing.assert_close(graph.vectors[back], -graph.vectors, rtol=0, atol=1e-12)
+        assert torch.equal(back[back], torch.arange(len(back)))
+        kept = set(edges_of(plain))
+        assert set(edges_of(graph)) == kept | {(s, r, tuple(0.0 - x for x in v)) for r, s, v in kept}
+        assert (len(graph.receiver) > len(plain.receiver)) == (cap is not None)
+
+
+def test_counts_are_sums_over_atoms_and_structures():
+    graph = build_graph(random_molecules(3, 2, 9, seed=12), CUTOFF)
+    degrees = torch.bincount(graph.receiver, minlength=len(graph.numbers))
+    counts = graph.counts
+    assert (counts.atoms, counts.edges) == (len(graph.numbers), len(graph.sender))
+    assert counts.edge_pairs == int((degrees**2).sum())
+    assert counts.atom_pairs == int((graph.size**2).sum())
+
+
+def test_without_a_cutoff_there_are_no_edges_and_no_crystals():
+    graph = build_graph(random_molecules(2, 3, 5, seed=13), None)
+    assert len(graph.receiver) == graph.max_degree == 0
+    with pytest.raises(InputError, match="molecules only"):
+        build_graph([crystal(3, seed=13)], None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from equiscale.data.structure import SYMBOLS
+from equiscale.data.store import Store
+from equiscale.data.structure import SYMBOLS, Structure
 from equiscale.errors import InputError
-from equiscale.graph import AtomGraph, sum_by
+from equiscale.graph import AtomGraph, build_graph, sum_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +44,30 @@ def count_parameters(potential: Potential) -> tuple[int, int]:
     return n, n - sum(p.numel() for p in potential.input_parameters())
 
 
+def graph_for(
+    config: Any,
+    structures: Store | Sequence[Structure],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> AtomGraph:
+    """The graph that an architecture (one of ModelConfig) is defined on."""
+    symmetric = config.symmetric_edges
+    return build_graph(structures, config.cutoff, config.max_neighbors, symmetric=symmetric, dtype=dtype, device=device)
+
+
 class ElementEmbedding(nn.Module):
-    """One learned row per element: rows 1 ... 100 by atomic number, or only for the ``elements`` given."""
+    """One learned row per element: rows 1 ... ``rows`` by atomic number, or only for the ``elements`` given."""
 
     row: Tensor
 
-    def __init__(self, elements: tuple[int, ...] | None, width: int):
+    def __init__(self, elements: tuple[int, ...] | None, width: int, rows: int = 100):
         super().__init__()
         self.elements = elements
-        rows = 100 if elements is None else len(elements)
+        known = torch.arange(1, rows + 1) if elements is None else torch.tensor(elements)
+        rows = len(known)
         self.table = nn.Embedding(rows, width)
         lookup = torch.full((len(SYMBOLS),), -1)
-        known = torch.arange(1, 101) if elements is None else torch.tensor(elements)
         lookup[known] = torch.arange(rows)
         self.register_buffer("row", lookup, persistent=False)
 
@@ -66,6 +79,28 @@ class ElementEmbedding(nn.Module):
                 f"the potential has no row for {', '.join(missing)}: name these in its `elements`, or leave it unset."
             )
         return self.table(rows)
+
+
+CHARGES, SPINS = 10, 11
+"""Total charges from -10 to 10 and multiplicities from 1 to 11 have a row: OMol25's."""
+
+
+class ChargeSpinEmbedding(nn.Module):
+    """A learned row for the structure's total charge and one for its spin multiplicity, for each of its atoms."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.charge = nn.Embedding(2 * CHARGES + 1, width)
+        self.spin = nn.Embedding(SPINS, width)
+
+    def forward(self, graph: AtomGraph) -> Float[Tensor, "atoms width"]:
+        charge, spin = graph.charge + CHARGES, graph.spin - 1
+        if not charge.is_cuda and bool(((charge < 0) | (charge > 2 * CHARGES) | (spin < 0) | (spin >= SPINS)).any()):
+            raise InputError(
+                f"charges from {-CHARGES} to {CHARGES} and multiplicities from 1 to {SPINS} have a row, not charge "
+                f"{graph.charge.tolist()} with multiplicity {graph.spin.tolist()}: unset `charge_spin`."
+            )
+        return (self.charge(charge) + self.spin(spin)).index_select(0, graph.structure)
 
 
 class GraphNorm(nn.Module):

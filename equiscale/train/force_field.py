@@ -13,8 +13,8 @@ from equiscale.data.orientation import haar
 from equiscale.data.references import References, fit_references
 from equiscale.data.store import Store
 from equiscale.errors import InputError
-from equiscale.graph import AtomGraph, Prediction, build_graph, labels
-from equiscale.models.base import Potential
+from equiscale.graph import AtomGraph, Prediction, labels
+from equiscale.models.base import Potential, graph_for
 from equiscale.predict import predict
 from equiscale.run import Losses, RunSpec, Sets
 from equiscale.train.loss import per_structure
@@ -85,9 +85,7 @@ class ForceField:
         return [self.batch(store.take(part), share) for part in cut(store.sizes, optim.atom_budget)]
 
     def batch(self, store: Store, share: float = 1.0) -> Batch:
-        model = self.spec.model
-        graph = build_graph(store, model.cutoff, model.max_neighbors, device=self.device)
-        return Batch(graph, labels(store, device=self.device), share)
+        return Batch(graph_for(self.spec.model, store, device=self.device), labels(store, device=self.device), share)
 
     def loss(self, model: Potential, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         optim = self.spec.optim
@@ -105,7 +103,7 @@ class ForceField:
         return len(batch.graph.numbers)
 
     def flops(self, batch: Batch) -> float:
-        return 3 * self.spec.model.flops(len(batch.graph.numbers), len(batch.graph.receiver))
+        return 3 * self.spec.model.flops(batch.graph.counts)
 
     def evaluate(self, model: Potential, name: str, limit: int | None = None) -> tuple[Losses, np.ndarray]:
         """Losses on a validation set, and each structure's loss (float32). ``limit``: its first structures only."""

@@ -115,7 +115,7 @@ class Worker:
             store, isolated = self.data(spec.data)
             model = spec.model
             reach = (spec.data.name, model.cutoff)
-            if reach not in checked:
+            if model.cutoff is not None and reach not in checked:
                 refuse_lone_atoms(store, model.cutoff, spec.data.name)
                 checked.add(reach)
             refuse_unknown_elements(store, model.elements, spec)
@@ -134,15 +134,15 @@ class Worker:
         out = {}
         for spec, task, potential, _ in ready:
             sample = task.batch(task.train.take(np.arange(min(256, len(task.train)))))
-            atoms, edges = len(sample.graph.numbers), len(sample.graph.receiver)
+            counts = sample.graph.counts
             n, body = count_parameters(potential)
             out[spec.key] = Timing(
                 statistics.median(seconds[spec.key]),
                 n,
                 body,
                 float(task.train.sizes.mean()),
-                edges / atoms,
-                spec.model.flops(atoms, edges) / atoms,
+                counts.edges / counts.atoms,
+                spec.model.flops(counts) / counts.atoms,
             )
         return out
 

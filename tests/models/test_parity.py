@@ -9,7 +9,7 @@ from models.literal import LiteralEGNN, LiteralMPNN
 from molecules import crystal, random_molecules
 from torch.utils.flop_counter import FlopCounterMode
 
-from equiscale.graph import build_graph
+from equiscale.graph import Counts, build_graph
 from equiscale.models import EGNNConfig, MPNNConfig
 from equiscale.models.base import count_parameters
 
@@ -55,7 +55,7 @@ def test_literal_flops_are_the_formula(kind, width):
     graph = build_graph(random_molecules(6, 12, 20, seed=1), config.cutoff, config.max_neighbors)
     with FlopCounterMode(display=False) as counter:
         LITERAL[kind](config)(graph)
-    formula = config.flops(len(graph.numbers), len(graph.receiver))
+    formula = config.flops(graph.counts)
     assert counter.get_total_flops() == pytest.approx(formula, rel=0.01)
 
 
@@ -64,7 +64,7 @@ def test_kappa_is_near_the_papers():
     for config, kappa in ((MPNNConfig(width=2557), 2.08), (EGNNConfig(width=800), 28.1)):
         with torch.device("meta"):
             n, _ = count_parameters(config.build())
-        assert config.flops(1000, 22000) / 1000 / n == pytest.approx(kappa, rel=0.01)
+        assert config.flops(Counts(1000, 22000)) / 1000 / n == pytest.approx(kappa, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -294,7 +294,7 @@ def test_flops(kind, store, tmp_path):
     record = train(spec, store, tmp_path)
     task = ForceField.of(spec, store)
     batches = [b for step in range(spec.steps) for b in task.micro_batches(step)]
-    expected = sum(3 * spec.model.flops(len(b.graph.numbers), len(b.graph.receiver)) for b in batches)
+    expected = sum(3 * spec.model.flops(b.graph.counts) for b in batches)
     assert record.curve[-1].flops_model == pytest.approx(expected, rel=1e-12)
     assert record.curve[-1].atoms == sum(len(b.graph.numbers) for b in batches)
     ratio = executed_ratio(task, build(spec.model, spec.optim, 0), spec.steps)
@@ -309,7 +309,7 @@ def test_egnn_executes_less_than_is_published(width, factor):
     graph = build_graph(random_molecules(8, 20, 23, seed=2), config.cutoff, config.max_neighbors)
     potential = config.build()
     executed = counted(lambda: potential(graph))
-    assert config.flops(len(graph.numbers), len(graph.receiver)) / executed == pytest.approx(factor, rel=0.08)
+    assert config.flops(graph.counts) / executed == pytest.approx(factor, rel=0.08)
 
 
 def test_records_survive_the_disk(store, tmp_path):

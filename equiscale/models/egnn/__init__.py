@@ -1,10 +1,13 @@
 """MC-EGNN, Cartesian vectors in several channels: configuration, declared properties and published compute."""
 
 from math import isqrt
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from equiscale.config import config
+from equiscale.config import config, later
 from equiscale.errors import InputError
+
+if TYPE_CHECKING:
+    from equiscale.graph import Counts
 
 
 @config
@@ -27,8 +30,12 @@ class EGNNConfig:
     aggregation: Literal["mean", "sum"] = "mean"
     norm: Literal["graph", "atom"] = "graph"
     forces: Literal["direct", "conservative"] = "direct"
+    charge_spin: bool = later(False)  # embed a structure's total charge and spin multiplicity too
 
     equivariant: ClassVar[bool] = True
+    reflection_equivariant: ClassVar[bool] = True
+    equivariance_tolerance: ClassVar[float] = 1e-9  # exact: round-off in float64
+    symmetric_edges: ClassVar[bool] = False
     translation_invariant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -50,7 +57,7 @@ class EGNNConfig:
         """Energies and forces are continuous when an atom crosses the cutoff."""
         return self.envelope != "none" and self.aggregation == "sum" and self.max_neighbors is None
 
-    def flops(self, atoms: int, edges: int) -> float:
+    def flops(self, counts: "Counts") -> float:
         """Forward FLOPs of the published formulation, which forms Φ(m) of every edge (`architectures.md` §6).
 
         Per layer and edge 2 [(2w + E_in + n_rbf)w + 2w² + wE_inE + 3E_inE]; per atom 2·3w²; heads 2 (w² + w + 3E).
@@ -65,7 +72,7 @@ class EGNNConfig:
                 edge += w * w + w * e_in * e + 3 * e_in * e
         if self.forces == "direct":
             node += 3 * e
-        return 2.0 * (atoms * node + edges * edge)
+        return 2.0 * (counts.atoms * node + counts.edges * edge)
 
     def build(self):
         from equiscale.models.egnn.potential import EGNN

@@ -18,7 +18,7 @@ from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
 from equiscale.graph import AtomGraph, safe_norm, sum_by
-from equiscale.models.base import AtomicOutput, ElementEmbedding, Potential, norm
+from equiscale.models.base import AtomicOutput, ChargeSpinEmbedding, ElementEmbedding, Potential, norm
 from equiscale.models.egnn import EGNNConfig
 from equiscale.radial import RadialBasis, envelope
 
@@ -97,6 +97,7 @@ class EGNN(Potential):
         w, e, direct = config.width, config.channels, config.forces == "direct"
         self.config = config
         self.embed = ElementEmbedding(config.elements, w)
+        self.state = ChargeSpinEmbedding(w) if config.charge_spin else None
         self.basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
         self.layers = nn.ModuleList(
             # Conservative forces never read the last layer's vectors, so it has none.
@@ -108,6 +109,8 @@ class EGNN(Potential):
 
     def input_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.embed.parameters()
+        if self.state is not None:
+            yield from self.state.parameters()
         for name, p in self.layers.named_parameters():
             if ".edge_radial." in name:
                 yield p
@@ -119,6 +122,7 @@ class EGNN(Potential):
         smooth = envelope(self.config.envelope, d, self.config.cutoff)
         smooth = None if smooth is None else smooth[:, None]
         h, v = self.embed(graph.numbers), None
+        h = h if self.state is None else h + self.state(graph)
         mean = self.config.aggregation == "mean"
         per_edge = graph.degree.clamp(min=1).to(h.dtype).reciprocal()[:, None] if mean else None
         for layer in self.layers:

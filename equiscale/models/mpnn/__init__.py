@@ -1,9 +1,12 @@
 """The unconstrained MPNN of the scaling paper: configuration, declared properties and published compute."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from equiscale.config import config
+from equiscale.config import config, later
 from equiscale.errors import InputError
+
+if TYPE_CHECKING:
+    from equiscale.graph import Counts
 
 
 @config
@@ -26,8 +29,12 @@ class MPNNConfig:
     norm: Literal["graph", "atom"] = "graph"
     forces: Literal["direct", "conservative"] = "direct"
     translation_invariant: bool = True  # False: absolute positions are embedded too (appendix J)
+    charge_spin: bool = later(False)  # embed a structure's total charge and spin multiplicity too
 
     equivariant: ClassVar[bool] = False
+    reflection_equivariant: ClassVar[bool] = False
+    equivariance_tolerance: ClassVar[float] = 1e-9  # exact: round-off in float64
+    symmetric_edges: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.forces == "conservative" and self.envelope == "none":
@@ -43,7 +50,7 @@ class MPNNConfig:
         """Energies and forces are continuous when an atom crosses the cutoff."""
         return self.envelope != "none" and self.aggregation == "sum" and self.max_neighbors is None
 
-    def flops(self, atoms: int, edges: int) -> float:
+    def flops(self, counts: "Counts") -> float:
         """Forward FLOPs of the published formulation: 2 (12w² + 4w) per atom, 2 (3⌊w/2⌋ + n_rbf⌈w/2⌉) per edge."""
         w, low = self.width, self.width // 2
         node = (2 * self.depth + 2) * w * w + (4 if self.forces == "direct" else 1) * w
@@ -51,7 +58,7 @@ class MPNNConfig:
             node -= w * w
         if not self.translation_invariant:
             node += 3 * w
-        return 2.0 * (atoms * node + edges * (3 * low + self.num_radial * (w - low)))
+        return 2.0 * (counts.atoms * node + counts.edges * (3 * low + self.num_radial * (w - low)))
 
     def build(self):
         from equiscale.models.mpnn.potential import MPNN

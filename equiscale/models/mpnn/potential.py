@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from equiscale.graph import AtomGraph, safe_norm, sum_by
-from equiscale.models.base import AtomicOutput, ElementEmbedding, Potential, norm
+from equiscale.models.base import AtomicOutput, ChargeSpinEmbedding, ElementEmbedding, Potential, norm
 from equiscale.models.mpnn import MPNNConfig
 from equiscale.radial import RadialBasis, envelope
 
@@ -35,6 +35,7 @@ class MPNN(Potential):
         w, low = config.width, config.width // 2
         self.config = config
         self.embed = ElementEmbedding(config.elements, w)
+        self.state = ChargeSpinEmbedding(w) if config.charge_spin else None
         self.place = None if config.translation_invariant else nn.Linear(3, w, bias=False)
         self.basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
         self.edge_vector = nn.Linear(3, low)
@@ -46,6 +47,8 @@ class MPNN(Potential):
 
     def input_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.embed.parameters()
+        if self.state is not None:
+            yield from self.state.parameters()
         yield from self.edge_radial.parameters()
 
     def forward(self, graph: AtomGraph) -> AtomicOutput:
@@ -55,6 +58,7 @@ class MPNN(Potential):
         smooth = envelope(self.config.envelope, d, self.config.cutoff)
         edge = edge if smooth is None else edge * smooth[:, None]
         h = self.embed(graph.numbers)  # (atoms, w)
+        h = h if self.state is None else h + self.state(graph)
         h = h if self.place is None else h + self.place(graph.positions)
         mean = self.config.aggregation == "mean"
         per_edge = graph.degree.clamp(min=1).to(h.dtype).reciprocal()[:, None] if mean else None
