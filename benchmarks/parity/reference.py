@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,7 +29,7 @@ import numpy as np  # noqa: E402
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-from models.reference_names import stated  # noqa: E402
+from models.stated import Stated, stated  # noqa: E402
 
 SIZES = (2, 3, 4, 5, 9, 14, 20)
 """Atoms per structure; in the last one two fragments lie 7 Å apart."""
@@ -46,6 +45,10 @@ class Case:
     seed: int = 0
     sizes: tuple[int, ...] = SIZES
     extra: dict = field(default_factory=dict)
+
+
+GOLDEN = {"seed": 1, "sizes": (2, 3, 5, 8)}
+"""What the cases behind tests/models/golden share: small enough to lie in the repository."""
 
 
 def cases() -> list[Case]:
@@ -69,6 +72,13 @@ def cases() -> list[Case]:
         Case("esen-1.10-paper-w4", "esen", "1.10.0", 4, 12, extra=paper | {"envelope": False}),
         Case("esen-1.10-paper-w4-envelope", "esen", "1.10.0", 4, 12, extra=paper | {"envelope": True}),
         Case("esen-2.24-paper-w4", "esen", "2.24.0", 4, 12, extra=paper | {"envelope": True}),
+    ]
+    small = {"lmax": 4, "mmax": 2}
+    made += [
+        Case("golden-gemnet_oc", "gemnet_oc", "1.10.0", 4, 2, **GOLDEN),
+        Case("golden-gemnet_oc-quadruplets", "gemnet_oc", "1.10.0", 4, 2, **GOLDEN, extra={"quadruplets": True}),
+        Case("golden-esen", "esen", "1.10.0", 4, 2, **GOLDEN, extra=small | {"envelope": False}),
+        Case("golden-esen-envelope", "esen", "2.24.0", 4, 2, **GOLDEN, extra=small | {"envelope": True}),
     ]
     return made
 
@@ -107,21 +117,22 @@ def nearest_edges(positions: np.ndarray, sizes: list[int], cutoff: float, most: 
     return np.concatenate(edges, axis=1)
 
 
-def fill(model, seed: int, unit_scales: bool = False) -> dict[str, np.ndarray]:
-    """Every weight from its recipe, by name; returns them. Scale factors are weights here, though not trained."""
+def fill(model, case: Case) -> tuple[list[Stated], dict[str, np.ndarray]]:
+    """Every weight from its recipe: the recipes, and the weights by name. Scale factors count, though not trained."""
     import torch
 
-    weights = {}
+    recipe, weights = [], {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad and not name.endswith("scale_factor"):
                 continue  # charge and spin tables of 2.24, see build_esen
-            value = stated(name, parameter.shape).draw(seed)
-            if unit_scales and name.endswith("scale_factor"):
-                value = np.ones_like(value)
-            parameter.copy_(torch.from_numpy(np.asarray(value)))
-            weights[name] = value
-    return weights
+            one = stated(name, parameter.shape)
+            if case.extra.get("unit_scales") and name.endswith("scale_factor"):
+                one = replace(one, loc=1.0, scale=1.0)
+            weights[name] = one.draw(case.seed)
+            parameter.copy_(torch.from_numpy(np.asarray(weights[name])))
+            recipe.append(one)
+    return recipe, weights
 
 
 def not_double(model) -> tuple[list[str], list]:
@@ -193,7 +204,7 @@ def run_gemnet(case: Case, structures) -> dict:
     base.radius_graph = radius_graph  # PyG's needs pyg-lib, of which there is no wheel; here every pair is compared
     config = gemnet_config(case)
     model = GemNetOC(**config)
-    weights = fill(model, case.seed, case.extra.get("unit_scales", False))
+    filled = fill(model, case)
     notes = [
         "graph: brute force in place of PyG's radius_graph; torch_scatter and torch_sparse are the stand-ins",
         "Tensor.float() is made float64 (the reference casts the input of out_energy and out_forces to float32)",
@@ -214,7 +225,7 @@ def run_gemnet(case: Case, structures) -> dict:
             edges["quadruplet_edges"] = graphs[3]["edge_index"].numpy()
         return out["energy"].numpy().reshape(-1), out["forces"].numpy(), edges
 
-    return finish(case, model, run, structures, weights, config, notes)
+    return finish(case, model, run, structures, filled, config, notes)
 
 
 # ------------------------------------------------------------------------------------------------- eSEN (1.10, 2.24)
@@ -264,7 +275,7 @@ def run_esen(case: Case, structures) -> dict:
 
     config = esen_config(case)
     model, notes = build_esen(case, config)
-    weights = fill(model, case.seed)
+    filled = fill(model, case)
 
     def run(structures):
         torch.manual_seed(1)  # the random roll of the edge frames
@@ -273,11 +284,15 @@ def run_esen(case: Case, structures) -> dict:
         edges = nearest_edges(x, sizes, config["cutoff"], config["max_neighbors"])
         graph = np.repeat(np.arange(len(sizes)), sizes)
         data = {
-            "pos": torch.from_numpy(x), "atomic_numbers": torch.from_numpy(np.concatenate([z for z, _ in structures])),
-            "batch": torch.from_numpy(graph), "natoms": torch.tensor(sizes), "cell": torch.eye(3).repeat(len(sizes), 1, 1),
-            "cell_offsets": torch.zeros(edges.shape[1], 3), "edge_index": torch.from_numpy(edges),
+            "pos": torch.from_numpy(x),
+            "atomic_numbers": torch.from_numpy(np.concatenate([z for z, _ in structures])),
+            "batch": torch.from_numpy(graph),
+            "natoms": torch.tensor(sizes),
+            "cell": torch.eye(3).repeat(len(sizes), 1, 1),
+            "cell_offsets": torch.zeros(edges.shape[1], 3),
+            "edge_index": torch.from_numpy(edges),
             "nedges": torch.from_numpy(np.bincount(graph[edges[1]], minlength=len(sizes))),
-        }  # fmt: skip
+        }
         data |= {"atomic_numbers_full": data["atomic_numbers"], "batch_full": data["batch"]}
         with torch.no_grad():
             if case.version == "1.10.0":
@@ -291,7 +306,7 @@ def run_esen(case: Case, structures) -> dict:
             forces = model["force"](data, embedding)["forces"]
         return energy.numpy().reshape(-1), forces.numpy(), {"edges": edges}
 
-    return finish(case, model, run, structures, weights, config, notes)
+    return finish(case, model, run, structures, filled, config, notes)
 
 
 class Fields(dict):
@@ -304,8 +319,9 @@ class Fields(dict):
 # ------------------------------------------------------------------------------------------------------------ output
 
 
-def finish(case: Case, model, run, structures, weights, config, notes) -> dict:
+def finish(case: Case, model, run, structures, filled, config, notes) -> dict:
     """Run once, measure how exact the run is by its own symmetries, and collect what goes into the file."""
+    recipe, weights = filled
     model.eval()
     before, during = not_double(model)
     energy, forces, edges = run(structures)
@@ -334,7 +350,7 @@ def finish(case: Case, model, run, structures, weights, config, notes) -> dict:
         "not_float64": {"weights_and_buffers": before, "module_outputs": sorted(set(during))},
         "self_checks": checks,
         "trainable": int(sum(w.size for n, w in weights.items() if n not in frozen)),
-        "weights": "every tensor drawn by tests/models/reference_names.py: stated(name, shape).draw(seed)",
+        "recipe": [astuple(r) for r in recipe],  # tests/models/stated.py: Stated(*one).draw(seed)
     }
     return {
         "meta": np.array(json.dumps(meta)),
@@ -397,10 +413,8 @@ def main() -> None:
         arrays = run_case(case)
         np.savez_compressed(args.out / f"{case.name}.npz", **arrays)
         meta = json.loads(str(arrays["meta"]))
-        worst = max(meta["self_checks"].values())
-        digits = -math.log10(worst) if worst else math.inf
-        print(f"{case.name}: {meta['trainable']} weights, self checks to {digits:.1f} digits, "
-              f"E {arrays['energy'][:3]}, not float64: {meta['not_float64']}")  # fmt: skip
+        checks = ", ".join(f"{k} {v:.0e}" for k, v in meta["self_checks"].items())
+        print(f"{case.name}: {meta['trainable']} weights; {checks}; not float64: {meta['not_float64']}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stand-in in plain torch for torch_sparse.SparseTensor: what GemNet-OC of fairchem-core 1.10 asks of it, and no more."""
+"""Stand-in in plain torch for torch_sparse.SparseTensor: what GemNet-OC of fairchem-core 1.10 asks of it."""
 
 import torch
 

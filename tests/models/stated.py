@@ -1,6 +1,6 @@
-"""Stated weights for the public reference implementations, and the map from their tensors' names to ours.
+"""Weights as recipes: every tensor of a reference implementation drawn again from its name, shape and law.
 
-Numpy only: the reference's own environment imports this file too (benchmarks/parity/reference.py).
+Numpy only: the references' own environment imports this file too (benchmarks/parity/reference.py).
 """
 
 from __future__ import annotations
