@@ -81,6 +81,17 @@ class AtomGraph:
         return reverse
 
     @cached_property
+    def leaving(self) -> tuple[Int[Tensor, " edges"], int]:
+        """Row of an edge in a layout of one block per *sender*, and the slots of a block."""
+        atoms = len(self.numbers)
+        count = torch.bincount(self.sender, minlength=atoms)
+        slots = int(count.max()) if atoms else 0
+        order = self.sender.argsort(stable=True)
+        first = (count.cumsum(0) - count).index_select(0, self.sender)
+        rank = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
+        return self.sender * slots + rank - first, slots
+
+    @cached_property
     def place(self) -> Int[Tensor, " edges"]:
         """Row of an edge in the padded layout of ``pad``."""
         return self.receiver * self.max_degree + self.slot

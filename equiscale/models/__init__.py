@@ -8,8 +8,9 @@ from typing import Annotated
 from pydantic import Discriminator
 
 from equiscale.models.egnn import EGNNConfig
+from equiscale.models.esen import ESENConfig
 from equiscale.models.mpnn import MPNNConfig
 
-ModelConfig = Annotated[EGNNConfig | MPNNConfig, Discriminator("kind")]
+ModelConfig = Annotated[ESENConfig | EGNNConfig | MPNNConfig, Discriminator("kind")]
 
-__all__ = ["EGNNConfig", "MPNNConfig", "ModelConfig"]
+__all__ = ["ESENConfig", "EGNNConfig", "MPNNConfig", "ModelConfig"]
