@@ -13,6 +13,10 @@ from torch import Tensor, nn
 Radial = Literal["gaussian", "bessel"]
 Envelope = Literal["none", "polynomial"]
 
+LEAST_EXPONENT = -60.0
+"""Gaussians end at exp(-60) = 9e-27 instead of running through denormal numbers, on which a CPU multiplies slowly:
+products with 2 % of them took 7 times as long forward and 50 times backward (128 functions on 10 Å, float32)."""
+
 
 class RadialBasis(nn.Module):
     """``num`` fixed functions of d on [0, cutoff]; no parameters.
@@ -31,7 +35,7 @@ class RadialBasis(nn.Module):
     def forward(self, d: Float[Tensor, " edges"]) -> Float[Tensor, "edges num"]:
         centers = _centers(self.kind, self.num, self.cutoff, d.dtype, d.device)
         if self.kind == "gaussian":
-            return (d[:, None] - centers).div(self.width).square().mul(-0.5).exp()
+            return (d[:, None] - centers).div(self.width).square().mul(-0.5).clamp(min=LEAST_EXPONENT).exp()
         # sin(a d) / d -> a where two atoms coincide. Not torch.sinc: its double backward is NaN at zero.
         apart = (d > 0)[:, None]
         safe = torch.where(apart, d[:, None], 1.0)
