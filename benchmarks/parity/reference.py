@@ -2,7 +2,7 @@
 
 Runs in an environment of its own (README.md): fairchem-core 2.24.0 installed, the wheel of 1.10.0 unpacked beside it;
 no part of equiscale is imported. A case holds the reference's weights by its own names, the molecules, the edges that
-it used, the energy of every structure, the forces, and what was said about precision.
+it used, the energy of every structure, the forces, their gradient by the weights, and what was said about precision.
 
     python benchmarks/parity/reference.py OUT --unpacked FOLDER [--only NAME ...]
 """
@@ -29,10 +29,10 @@ import numpy as np  # noqa: E402
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-from models.stated import Stated, stated  # noqa: E402
+from models.stated import Stated, probe, stated  # noqa: E402
 
 SIZES = (2, 3, 4, 5, 9, 14, 20)
-"""Atoms per structure; in the last one two fragments lie 7 Å apart."""
+"""Atoms per structure; the last one has two atoms far from the others."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def cases() -> list[Case]:
     ]
     small = {"lmax": 4, "mmax": 2}
     made += [
+        Case("esen-1.10-w4-l4m2-capped", "esen", "1.10.0", 4, 2, sizes=(50, 3), extra=small | {"envelope": False}),
+        Case("gemnet_oc-1.10-w4-capped", "gemnet_oc", "1.10.0", 4, 2, sizes=(70, 3), extra={"both_ways": True}),
         Case("golden-gemnet_oc", "gemnet_oc", "1.10.0", 4, 2, **GOLDEN),
         Case("golden-gemnet_oc-quadruplets", "gemnet_oc", "1.10.0", 4, 2, **GOLDEN, extra={"quadruplets": True}),
         Case("golden-esen", "esen", "1.10.0", 4, 2, **GOLDEN, extra=small | {"envelope": False}),
@@ -98,8 +100,8 @@ def molecule(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def molecules(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng([case.seed, 2026])
     made = [molecule(n, rng) for n in case.sizes]
-    if case.sizes[-1] >= 6:
-        made[-1][1][-2:] += made[-1][1][:-2].max(0) + 4.0  # 7 Å and more from the others
+    if len(case.sizes) > 2:
+        made[-1][1][-2:] += made[-1][1][:-2].max(0) + 4.0  # 4 Å and more from the others along each axis
     return made
 
 
@@ -199,7 +201,11 @@ def run_gemnet(case: Case, structures) -> dict:
 
     def radius_graph(x, r, batch=None, loop=False, max_num_neighbors=32, **unused):
         sizes = torch.bincount(batch).tolist()
-        return torch.from_numpy(nearest_edges(x.detach().numpy(), sizes, r, max_num_neighbors))
+        edges = nearest_edges(x.detach().numpy(), sizes, r, max_num_neighbors)
+        if case.extra.get("both_ways"):
+            edges = np.unique(np.concatenate([edges, edges[::-1]], axis=1), axis=1)
+            edges = edges[:, np.argsort(edges[1], kind="stable")]
+        return torch.from_numpy(edges)
 
     base.radius_graph = radius_graph  # PyG's needs pyg-lib, of which there is no wheel; here every pair is compared
     config = gemnet_config(case)
@@ -210,6 +216,8 @@ def run_gemnet(case: Case, structures) -> dict:
         "Tensor.float() is made float64 (the reference casts the input of out_energy and out_forces to float32)",
         "tags are 0 for every atom, so that qint_tags keeps every edge",
     ]
+    if case.extra.get("both_ways"):
+        notes.append("given the counter edge of every capped edge; by itself the reference mirrors source < target")
 
     def run(structures):
         data = Batch.from_data_list([
@@ -217,13 +225,13 @@ def run_gemnet(case: Case, structures) -> dict:
                  cell=torch.eye(3)[None] * 100, tags=torch.zeros(len(z), dtype=torch.long))
             for z, x in structures
         ])  # fmt: skip
-        with torch.no_grad(), float_is_double():
+        with float_is_double():
             out = model(data)
             graphs = model.get_graphs_and_indices(data)
         edges = {"edges": graphs[0]["edge_index"].numpy()}
         if case.extra.get("quadruplets"):
             edges["quadruplet_edges"] = graphs[3]["edge_index"].numpy()
-        return out["energy"].numpy().reshape(-1), out["forces"].numpy(), edges
+        return out["energy"].view(-1), out["forces"], edges
 
     return finish(case, model, run, structures, filled, config, notes)
 
@@ -294,17 +302,16 @@ def run_esen(case: Case, structures) -> dict:
             "nedges": torch.from_numpy(np.bincount(graph[edges[1]], minlength=len(sizes))),
         }
         data |= {"atomic_numbers_full": data["atomic_numbers"], "batch_full": data["batch"]}
-        with torch.no_grad():
-            if case.version == "1.10.0":
-                embedding = model["backbone"](data)
-                atoms = model["energy"]["energy_block"](embedding["node_embedding"][:, 0]).view(-1)
-                energy = torch.zeros(len(sizes)).index_add(0, data["batch"], atoms)
-            else:
-                data = Fields(data | {"charge": torch.zeros(len(sizes)), "spin": torch.ones(len(sizes))})
-                embedding = model["backbone"](data)
-                energy = model["energy"](data, embedding)["energy"]
-            forces = model["force"](data, embedding)["forces"]
-        return energy.numpy().reshape(-1), forces.numpy(), {"edges": edges}
+        if case.version == "1.10.0":
+            embedding = model["backbone"](data)
+            atoms = model["energy"]["energy_block"](embedding["node_embedding"][:, 0]).view(-1)
+            energy = torch.zeros(len(sizes)).index_add(0, data["batch"], atoms)
+        else:
+            data = Fields(data | {"charge": torch.zeros(len(sizes)), "spin": torch.ones(len(sizes))})
+            embedding = model["backbone"](data)
+            energy = model["energy"](data, embedding)["energy"]
+        forces = model["force"](data, embedding)["forces"]
+        return energy.view(-1), forces, {"edges": edges}
 
     return finish(case, model, run, structures, filled, config, notes)
 
@@ -321,18 +328,27 @@ class Fields(dict):
 
 def finish(case: Case, model, run, structures, filled, config, notes) -> dict:
     """Run once, measure how exact the run is by its own symmetries, and collect what goes into the file."""
+    import torch
+
     recipe, weights = filled
     model.eval()
     before, during = not_double(model)
     energy, forces, edges = run(structures)
+    gradient = probe_gradient(model, case.seed, energy, forces)
+
+    def values(structures):
+        with torch.no_grad():
+            return [head.numpy() for head in run(structures)[:2]]
+
+    energy, forces = energy.detach().numpy(), forces.detach().numpy()
     for head in (energy, forces):
         assert head.dtype == np.float64, head.dtype
         assert np.isfinite(head).all()
     rng = np.random.default_rng(7)
     turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
     turn *= np.sign(np.linalg.det(turn))
-    turned = run([(z, x @ turn.T) for z, x in structures])
-    alone = [run([s]) for s in structures]
+    turned = values([(z, x @ turn.T) for z, x in structures])
+    alone = [values([s]) for s in structures]
     scale = {"energy": np.abs(energy).max(), "forces": np.abs(forces).max()}
     checks = {
         "rotation_energy": float(np.abs(turned[0] - energy).max() / scale["energy"]),
@@ -361,7 +377,19 @@ def finish(case: Case, model, run, structures, filled, config, notes) -> dict:
         "forces": forces,
         **edges,
         **{f"weight/{n}": w for n, w in weights.items()},
+        **{f"gradient/{n}": g for n, g in gradient.items()},
     }
+
+
+def probe_gradient(model, seed: int, energy, forces) -> dict[str, np.ndarray]:
+    """Derivatives of Σ a E + Σ b F by every trained weight, with a and b drawn like weights (`probe`)."""
+    import torch
+
+    a, b = probe(seed, len(energy), len(forces))
+    total = (torch.from_numpy(a) * energy).sum() + (torch.from_numpy(b) * forces).sum()
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    found = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
+    return {n: np.zeros(p.shape) if g is None else g.numpy() for (n, p), g in zip(named, found)}
 
 
 def run_case(case: Case) -> dict:

@@ -41,3 +41,10 @@ def stated(name: str, shape: tuple[int, ...]) -> Stated:
         return Stated(name, shape, "normal", 0.0, 1.0)
     fan_in = shape[0] if name.startswith(("mlp_cbf", "mlp_sbf")) else shape[-1]
     return Stated(name, shape, "normal", 0.0, float(fan_in**-0.5))
+
+
+def probe(seed: int, structures: int, atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of energies and forces in the one number whose gradient is compared."""
+    energy = Stated("probe/energy", (structures,), "normal", 0.0, 1.0)
+    forces = Stated("probe/forces", (atoms, 3), "normal", 0.0, 1.0)
+    return energy.draw(seed), forces.draw(seed)
