@@ -9,12 +9,14 @@ Six values flow down one path, and every chapter is one step on it:
     graph       AtomGraph, Prediction, neighbour lists, batching by atoms
     so3         harmonics, Wigner D, edge frames      radial   bases and envelopes
     models      the architectures, one file each      predict  where forces come from
+    evaluate    errors of a trained rung              calculator  the rung in ASE     dynamics  energy conserved?
     run         RunSpec, RunRecord, the table         train    loss, optimiser, FLOPs, checkpoint, loop
     ladder      Ladder, Study                         launch   local processes
     laws        forms, fit, uncertainty, frontier, allocation (numpy and scipy only)
     report      figures and one self-contained page
     results     a study's folder                      facts    its table and analyses     progress  how far it is
     study       a study run, its largest predicted    dry_run  its cost beforehand        tune  rate, batch, depth
+    fine_tune   a rung trained on
     cli         the command line
 """
 

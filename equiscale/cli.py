@@ -84,6 +84,44 @@ def _parser() -> argparse.ArgumentParser:
     retime = command("time", _time, "time every rung of a results folder again, alone, for the laws in hours")
     _results(retime)
     retime.add_argument("--device", default="cpu")
+    evaluate = command("evaluate", _evaluate, "errors of a trained rung on the built-in set or on a file of yours")
+    evaluate.add_argument("checkpoint", help="a run's folder, results/<study>/<key>.ckpt")
+    evaluate.add_argument("data", nargs="?", default="builtin", help="builtin, or an extxyz file")
+    evaluate.add_argument(
+        "--part",
+        choices=("molecules", "conformers", "train", "test", "all"),
+        help="of the split (default: molecules of the built-in set, all of a file)",
+    )
+    evaluate.add_argument("--device", default="cpu")
+    evaluate.add_argument("--atoms", type=int, default=4096, help="of a batch: bounds the memory (default: 4096)")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    _keys(evaluate, blocks=True)
+    tuned = command(
+        "fine-tune", _fine_tune, "train a rung on: on other data, or with forces from its energy's gradient"
+    )
+    tuned.add_argument("checkpoint", help="a run's folder, results/<study>/<key>.ckpt")
+    tuned.add_argument("data", nargs="?", default="builtin", help="builtin, or an extxyz file")
+    tuned.add_argument("--forces", choices=("direct", "conservative"), help="where they come from (default: as before)")
+    tuned.add_argument("--structures", type=int, help="of the training part (default: all)")
+    tuned.add_argument("--epochs", type=int, default=1)
+    tuned.add_argument("--batch", type=int, default=4, help="structures of a step (default: 4)")
+    tuned.add_argument("--lr", type=float, default=1e-2, help="learning rate (default: 1e-2)")
+    tuned.add_argument("--seed", type=int, default=0)
+    tuned.add_argument("--out", type=Path, default=Path("results/fine-tuned"), help="default: results/fine-tuned")
+    tuned.add_argument("--device", default="cpu")
+    tuned.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="default: 15")
+    _keys(tuned, blocks=True)
+    nve = command("nve", _nve, "whether a trained rung conserves energy: a short run of molecular dynamics")
+    nve.add_argument("checkpoint", help="a run's folder, results/<study>/<key>.ckpt")
+    nve.add_argument("structure", nargs="?", help="a file that ASE reads (default: a molecule of the built-in set)")
+    nve.add_argument("--index", type=int, default=0, help="which structure of the file (default: the first)")
+    nve.add_argument("--steps", type=int, default=2000)
+    nve.add_argument("--timestep", type=float, default=0.5, help="fs (default: 0.5)")
+    nve.add_argument("--temperature", type=float, default=300.0, help="K, of the first velocities (default: 300)")
+    nve.add_argument("--seed", type=int, default=0, help="of the first velocities")
+    nve.add_argument("--dtype", choices=("float32", "float64"), help="to compute in (default: the checkpoint's)")
+    nve.add_argument("--device", default="cpu")
+    nve.add_argument("--json", type=Path, metavar="FILE", help="write the figures and energies there too")
     status = command("status", _status, "how far a study is")
     _results(status)
     report = command("report", _report, "write the report and the figures of a results folder")
@@ -126,9 +164,18 @@ def _laws(parser: argparse.ArgumentParser) -> None:
 KEYS = ("energy_key", "forces_key", "charge_key", "spin_key", "group_key", "energy_unit", "length_unit")
 
 
-def _keys(parser: argparse.ArgumentParser) -> None:
+def _keys(parser: argparse.ArgumentParser, blocks: bool = False) -> None:
     for name in KEYS:
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"extxyz: {name.replace('_', ' ')}")
+    if blocks:
+        parser.add_argument(
+            "--blocks", type=int, help="extxyz: cut a file of one molecule into so many runs to split it"
+        )
+
+
+def _reader(a: argparse.Namespace) -> dict[str, Any]:
+    """The reader's options that were given."""
+    return {k: v for k in (*KEYS, "blocks") if (v := getattr(a, k, None)) is not None}
 
 
 def _data_make(a: argparse.Namespace) -> None:
@@ -141,7 +188,7 @@ def _data_inspect(a: argparse.Namespace) -> None:
     from equiscale.data.inspect import inspect
     from equiscale.data.sources import load
 
-    print(inspect(load(a.source, whole=True, **{k: v for k in KEYS if (v := getattr(a, k)) is not None})))
+    print(inspect(load(a.source, whole=True, **_reader(a))))
 
 
 def _open(a: argparse.Namespace) -> tuple[Any, Any]:
@@ -245,6 +292,62 @@ def _train(a: argparse.Namespace) -> None:
             live=_live,
         )
     )
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    from equiscale.evaluate import evaluated
+
+    text, figures = evaluated(a.checkpoint, a.data, part=a.part, keys=_reader(a), device=a.device, atoms=a.atoms,
+                              live=_live)  # fmt: skip
+    _live("")
+    print(text)
+    _write_json(a.json, figures)
+
+
+def _fine_tune(a: argparse.Namespace) -> None:
+    from equiscale.fine_tune import fine_tune
+
+    _terminate_like_interrupt()
+    print(
+        fine_tune(
+            a.checkpoint,
+            a.data,
+            a.out,
+            forces=a.forces,
+            structures=a.structures,
+            epochs=a.epochs,
+            batch=a.batch,
+            rate=a.lr,
+            seed=a.seed,
+            keys=_reader(a),
+            device=a.device,
+            say=_say,
+            live=_live,
+            checkpoint_every=a.checkpoint_every,
+        )
+    )
+
+
+def _nve(a: argparse.Namespace) -> None:
+    from equiscale.dynamics import energy_drift, start
+    from equiscale.predict import TrainedPotential
+
+    trained = TrainedPotential.load(a.checkpoint, a.device, a.dtype)
+    atoms, what = start(trained, a.structure, a.index)
+    drift = energy_drift(trained, atoms, steps=a.steps, timestep=a.timestep, temperature=a.temperature, seed=a.seed,
+                         tell=lambda step: _live(f"step {step} of {a.steps}") if step % 20 == 0 else None)  # fmt: skip
+    _live("")
+    print(f"{what}: {drift}")
+    _write_json(a.json, {"structure": what, **drift.to_dict()})
+
+
+def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        import json
+
+        from equiscale.files import write_atomically
+
+        write_atomically(path, json.dumps(figures, indent=1).encode())
 
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:

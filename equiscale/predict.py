@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from equiscale.config import from_json, to_json
+from equiscale.config import canonical, from_json, to_json
 from equiscale.data.references import References
 from equiscale.data.store import Store
-from equiscale.data.structure import Structure
+from equiscale.data.structure import SYMBOLS, Structure
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.graph import AtomGraph, Prediction, sum_by
@@ -35,7 +37,8 @@ def predict(potential: Potential, graph: AtomGraph, *, create_graph: bool = Fals
     with torch.enable_grad():
         graph = replace(graph, positions=graph.positions.detach().requires_grad_())
         energy = sum_by(graph.structure, potential(graph).energy, graph.num_structures)
-        if not energy.requires_grad or not len(graph.receiver):  # lone atoms: the energy knows no position
+        alone = potential.config.cutoff is not None and not len(graph.receiver)  # without a cutoff there are no edges
+        if alone or not energy.requires_grad:  # the energy knows no position
             return Prediction(energy, torch.zeros_like(graph.positions))
         (gradient,) = torch.autograd.grad(energy.sum(), graph.positions, create_graph=create_graph)
     if not create_graph:
@@ -51,20 +54,51 @@ class TrainedPotential:
     model: ModelConfig
     references: References
 
-    def __call__(self, structures: Sequence[Structure]) -> Prediction:
-        """Total energies (eV, float64) per structure and forces (eV/Å, float64) per atom."""
+    def __call__(self, structures: Store | Sequence[Structure]) -> Prediction:
+        """Total energies (eV, float64) per structure and forces (eV/Å, float64) per atom; labels are not looked at.
+
+        InputError for an element that the potential was not trained on.
+        """
+        store = structures
+        if not isinstance(store, Store):
+            store = Store.from_structures([replace(s, energy=0.0, forces=np.zeros((len(s), 3))) for s in structures])
+        self.refuse_unknown(store.elements)
         weight = next(self.potential.parameters())
-        model = self.model
-        graph = graph_for(model, structures, dtype=weight.dtype, device=weight.device)
-        inference = torch.no_grad() if model.forces == "direct" else torch.enable_grad()
+        graph = graph_for(self.model, store, dtype=weight.dtype, device=weight.device)
+        inference = torch.no_grad() if self.model.forces == "direct" else torch.enable_grad()
         with inference:
             out = predict(self.potential, graph)
         energy, forces = self.references.denormalise(
-            Store.from_structures([replace(s, energy=0.0, forces=np.zeros((len(s), 3))) for s in structures]),
+            store,
             out.energy.detach().double().cpu().numpy(),
             out.forces.detach().double().cpu().numpy(),
         )
         return Prediction(torch.from_numpy(energy), torch.from_numpy(forces))
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the potential can be asked about: those with a reference energy and a row."""
+        rows = self.model.elements
+        return tuple(sorted(z for z in self.references.energies if rows is None or z in rows))
+
+    def refuse_unknown(self, elements: Sequence[int], where: str = "a structure") -> None:
+        """InputError where one of the atomic numbers is not among ``elements``; on a GPU nothing else would notice."""
+        known = self.elements
+        if missing := [SYMBOLS[z] for z in elements if z not in known]:
+            raise InputError(
+                f"{where} holds {', '.join(missing)}, which the potential was not trained on: it knows "
+                f"{', '.join(SYMBOLS[z] for z in known)}."
+            )
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over config, references and every tensor by name: what a run that starts from it is named after."""
+        about = canonical(ModelConfig, self.model) + json.dumps(self.references.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(about.encode())
+        for name, tensor in sorted(self.potential.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write ``potential.json`` and ``weights.pt`` (tensors only) into ``folder``."""
@@ -80,9 +114,13 @@ class TrainedPotential:
         write_atomically(folder / "potential.json", json.dumps(about, indent=1).encode())
 
     @staticmethod
-    def load(folder: str | Path, device: str = "cpu") -> TrainedPotential:
-        """Load a checkpoint folder; executes no code that it holds (tensors and JSON only)."""
-        folder = Path(folder)
+    def load(folder: str | Path, device: str = "cpu", dtype: str | None = None) -> TrainedPotential:
+        """Load a checkpoint folder (``<key>.ckpt``); executes no code that it holds (tensors and JSON only).
+
+        ``dtype``: to compute in, such as "float64"; without it, that of the weights.
+        """
+        folder = _checkpoint(Path(folder))
+        refuse_missing_device(device)
         try:
             about = json.loads((folder / "potential.json").read_text())
             state = torch.load(folder / "weights.pt", map_location=device, weights_only=True)
@@ -102,4 +140,33 @@ class TrainedPotential:
                 f"{folder}: potential.json and weights.pt do not describe one potential ({type(error).__name__}): "
                 "copy the folder again, or train the run again."
             ) from None
-        return TrainedPotential(potential.to(device).eval(), model, references)
+        potential = potential.to(device, None if dtype is None else getattr(torch, dtype))
+        return TrainedPotential(potential.eval(), model, references)
+
+
+def _checkpoint(path: Path) -> Path:
+    """The checkpoint that a path means: the folder itself, or the run's key beside its record."""
+    beside = path.with_name(f"{path.name.removesuffix('.json')}.ckpt")
+    if not path.is_dir() and beside.is_dir():
+        path = beside
+    if not path.exists():
+        raise InputError(f"there is no checkpoint {path}: name a run's folder, results/<study>/<key>.ckpt.")
+    if path.is_file():
+        raise InputError(f"{path} is a file, not a checkpoint: name the folder that holds potential.json.")
+    if path.is_dir() and not (path / "potential.json").exists():
+        if (path / "unfinished.pt").exists():
+            raise InputError(f"{path} is of a run that is not finished: give the command that trains it again.")
+        if any(path.glob("*.ckpt")):
+            raise InputError(f"{path} holds the checkpoints of several runs: name one of them, {path}/<key>.ckpt.")
+    return path
+
+
+def refuse_missing_device(name: str) -> None:
+    """InputError where torch cannot use the device."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"the device {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): use cpu, or cuda "
+            "where there is a GPU and a torch built for it."
+        ) from None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equiscale.config import canonical, config, from_json, to_json
+from equiscale.config import canonical, config, from_json, later, to_json
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.models import ModelConfig
@@ -80,6 +80,16 @@ class EvalSpec:
 
 
 @config
+class Start:
+    """The weights that a run begins with instead of fresh ones; references and normalisation come with them.
+
+    The weights lie in ``<key>.ckpt/start/`` until the run is recorded: ``equiscale fine-tune`` puts them there.
+    """
+
+    content_hash: str  # of the checkpoint (``TrainedPotential.content_hash``): a content, never a path
+
+
+@config
 class RunSpec:
     """Everything that decides a run's outcome, and nothing that does not (such as the device or the folder)."""
 
@@ -90,6 +100,7 @@ class RunSpec:
     dtype: Literal["float32", "tf32", "bf16"] = "float32"
     seed: int = 0
     schema_version: int = SCHEMA
+    start: Start | None = later(None)  # None: fresh weights
 
     @property
     def key(self) -> str:
@@ -206,7 +217,9 @@ def load(path: Path) -> RunRecord:
 
 
 def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """One row per evaluation of every run that did not diverge, and the runs that did, each with its reason."""
+    """One row per evaluation of every run that did not diverge and began with fresh weights, and the other runs, each
+    with its reason.
+    """
     rows: dict[str, list[Any]] = {}
     dropped = []
     for record in records:
@@ -219,6 +232,10 @@ def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dic
         }
         if record.status == "diverged":
             dropped.append({**about, "reason": f"diverged: {record.reason}"})
+            continue
+        if spec.start is not None:
+            reason = "it starts from another run's weights: its compute is not that of a run from scratch"
+            dropped.append({**about, "reason": reason})
             continue
         for e in record.curve:
             row = {
@@ -268,6 +285,11 @@ def losses_path(folder: Path, key: str) -> Path:
 def checkpoint_path(folder: Path, key: str) -> Path:
     """The folder of a run's weights."""
     return folder / f"{key}.ckpt"
+
+
+def start_path(folder: Path, key: str) -> Path:
+    """Where the weights lie that a run begins with, until it is recorded."""
+    return checkpoint_path(folder, key) / "start"
 
 
 def load_losses(folder: Path, keys: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:

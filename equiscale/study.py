@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from equiscale.errors import InputError, need
@@ -10,7 +11,7 @@ from equiscale.launch import local_processes
 from equiscale.laws import predict_largest
 from equiscale.progress import Board
 from equiscale.results import Results
-from equiscale.run import RunSpec, Sets, Source, load, reader_options, table
+from equiscale.run import RunRecord, RunSpec, Sets, Source, checkpoint_path, load, reader_options, table
 
 
 def data_hashes(study: Study) -> dict[Source, str]:
@@ -198,12 +199,17 @@ def train_one(
         refuse_unknown_elements(store, run.model.elements, run)
         worker(TrainOne(run, results.timings().get(run.key, {}).get("step_seconds")), tell)
         live("")
-    record = load(results.folder / f"{run.key}.json")
+    return told(load(results.folder / f"{run.key}.json"), results.folder)
+
+
+def told(record: RunRecord, folder: Path) -> str:
+    """One run's outcome for a person: status, size and compute, both validation sets, where the weights are."""
     m, c = record.final_molecules, record.final_conformers
+    at = f", D {record.curve[-1].atoms:,} atoms, C {record.curve[-1].flops_model:.3g} FLOP" if record.curve else ""
     return (
-        f"{run}: {record.status}{': ' + record.reason if record.reason else ''}\n"
-        f"  N {record.parameters:,}, D {record.curve[-1].atoms:,} atoms, C {record.curve[-1].flops_model:.3g} FLOP\n"
+        f"{record.spec}: {record.status}{': ' + record.reason if record.reason else ''}\n"
+        f"  N {record.parameters:,}{at}\n"
         f"  new molecules   L {m.loss:.4f}  energy {m.energy_mae:.1f} meV/atom  forces {m.force_mae:.0f} meV/Å\n"
-        f"  new conformers  L {c.loss:.4f}  energy {c.energy_mae:.1f} meV/atom  forces {c.force_mae:.0f} meV/Å\n"
-        f"  weights: {results.folder / (run.key + '.ckpt')}"
+        f"  new conformers  L {c.loss:.4f}  energy {c.energy_mae:.1f} meV/atom  forces {c.force_mae:.0f} meV/Å"
+        + ("" if record.status == "diverged" else f"\n  weights: {checkpoint_path(folder, record.spec.key)}")
     )

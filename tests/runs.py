@@ -101,3 +101,17 @@ def write_study(folder: Path, *, structures: int = 24, widths: tuple[int, ...] =
     path = folder / "study.py"
     path.write_text(STUDY.format(path=str(data), structures=structures, widths=widths))
     return path
+
+
+def refused(capsys, *words) -> str:
+    """Run a command that must be refused; its one sentence."""
+    from equiscale.cli import main
+
+    capsys.readouterr()
+    assert main([str(w) for w in words]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("equiscale: ")
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1, said
+    assert said.endswith((".", "!", "?")), said
+    return said

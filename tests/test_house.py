@@ -44,6 +44,14 @@ def test_configs_load_no_torch(module):
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "--help"], ["fine-tune", "--help"], ["nve", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    code = "import sys, equiscale.cli\ntry: equiscale.cli.main(sys.argv[1:])\nexcept SystemExit: pass"
+    loaded, printed, _ = after(code, *words)
+    assert "usage: equiscale" in printed
+    assert not loaded & (HEAVY | {"numpy", "pydantic"})
+
+
 def test_laws_load_numpy_and_scipy_only():
     """They fit anybody's runs: nothing else of the package, nothing that is installed beside numpy and scipy."""
     theirs, _, _ = after("import numpy, scipy.optimize, scipy.stats")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from runs import ENVIRONMENT, structures, tiny_spec, tiny_store, write_extxyz, write_study
+from runs import ENVIRONMENT, refused, structures, tiny_spec, tiny_store, write_extxyz, write_study
 
 from equiscale.cli import main
 from equiscale.config import from_json, to_json
@@ -22,18 +22,6 @@ from equiscale.ladder import Ladder, Study, largest, load_study
 from equiscale.models import MPNNConfig
 from equiscale.run import SCHEMA, DataSpec, RunRecord, checkpoint_path, load
 from equiscale.train.record import train
-
-
-def refused(capsys, *words) -> str:
-    """Run a command that must be refused; its one sentence."""
-    capsys.readouterr()
-    assert main([str(w) for w in words]) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("equiscale: ")
-    assert "Traceback" not in said
-    assert len(said.splitlines()) == 1, said
-    assert said.endswith((".", "!", "?")), said
-    return said
 
 
 @pytest.fixture

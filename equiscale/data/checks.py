@@ -14,28 +14,28 @@ LARGE_FORCE = 30.0  # eV/Å
 ROWS = 2_000_000  # pairs held in memory at once
 
 
-def check(store: Store, where: str = "the set") -> Store:
+def check(store: Store, where: str = "the set", first: int = 0) -> Store:
     """``store`` again, or InputError: nothing there, NaN or infinities, an unknown element, two atoms at one
-    place.
+    place. ``first``: which structure of ``where`` the store begins with.
     """
     if len(store) == 0:
         raise InputError(f"{where} is empty: there are no structures.")
     owner = np.repeat(np.arange(len(store)), store.sizes)
     if (store.sizes < 1).any():
-        raise InputError(f"structure {int(np.argmin(store.sizes))} of {where} has no atoms: remove it.")
+        raise InputError(f"structure {first + int(np.argmin(store.sizes))} of {where} has no atoms: remove it.")
     for name, values in (("positions", store.positions), ("forces", store.forces)):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            raise InputError(_named(where, owner[bad], f"NaN or infinite {name}"))
+            raise InputError(_named(where, first + owner[bad], f"NaN or infinite {name}"))
     if not np.isfinite(store.energy).all():
-        raise InputError(_named(where, np.flatnonzero(~np.isfinite(store.energy)), "NaN or infinite energy"))
+        raise InputError(_named(where, first + np.flatnonzero(~np.isfinite(store.energy)), "NaN or infinite energy"))
     unknown = (store.numbers < 1) | (store.numbers > 118)
     if unknown.any():
         z = int(store.numbers[unknown][0])
-        raise InputError(_named(where, owner[unknown], f"atomic number {z}, which is no element"))
+        raise InputError(_named(where, first + owner[unknown], f"atomic number {z}, which is no element"))
     same = np.flatnonzero(shortest_distances(store) < SAME_PLACE)
     if len(same):
-        raise InputError(_named(where, same, "two atoms at one place"))
+        raise InputError(_named(where, first + same, "two atoms at one place"))
     return store
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,32 +93,21 @@ def read_extxyz(
     path = _existing(Path(path))
     structures: list[Structure] = []
     isolated: dict[int, float] = {}
-    for s, atoms in enumerate(_frames(path)):
-        info, arrays = _labels(atoms)
-        where = f"structure {s} of {path}"
-        z = int(atoms.numbers[0]) if len(atoms) else 0
-        named = str(info.get("config_type", "")).lower() == "isolatedatom"
-        if len(atoms) == 1 and (named or not atoms.pbc.any()):
-            energy = to_eV(_energy(info, energy_key, where, arrays), energy_unit)
+    for frame in stream_extxyz(
+        path,
+        energy_key=energy_key,
+        forces_key=forces_key,
+        charge_key=charge_key,
+        spin_key=spin_key,
+        group_key=group_key,
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+    ):
+        if not frame.isolated:
+            structures.append(frame.structure)
+        elif (energy := frame.structure.energy) is not None:
+            z = int(frame.structure.numbers[0])
             isolated[z] = min(energy, isolated.get(z, np.inf))
-            continue
-        forces = arrays.get(forces_key)
-        if forces is None:
-            raise InputError(_missing("forces", forces_key, "forces_key", where, info, arrays))
-        if np.shape(forces) != (len(atoms), 3) or np.asarray(forces).dtype.kind not in "fiu":
-            raise InputError(f"{where}: {forces_key!r} is not three numbers per atom; name another forces_key.")
-        structures.append(
-            Structure(
-                atoms.numbers.astype(np.int64),
-                to_angstrom(np.asarray(atoms.positions, np.float64), length_unit),
-                to_eV(_energy(info, energy_key, where, arrays), energy_unit),
-                to_eV_per_angstrom(np.asarray(forces, np.float64), energy_unit, length_unit),
-                _cell(atoms, where, length_unit),
-                _integer(info, charge_key, CHARGE_KEYS, 0, "charge_key", where, arrays),
-                _integer(info, spin_key, SPIN_KEYS, 1, "spin_key", where, arrays),
-                _group(info, group_key, atoms, where, arrays),
-            )
-        )
     if not structures and not isolated:
         raise InputError(f"{path} is empty: there are no structures.")
     if structures:
@@ -126,6 +115,77 @@ def read_extxyz(
     if not np.isfinite(list(isolated.values())).all():
         raise InputError(f"{path} has an isolated atom with NaN or infinite energy: correct it or remove it.")
     return Reading(structures, isolated)
+
+
+class Frame(NamedTuple):
+    """One structure of a file, and whether it is an isolated atom."""
+
+    structure: Structure
+    isolated: bool
+    there: str  # in words, what the file holds for it: for a sentence about a missing label
+
+
+def stream_extxyz(
+    path: str | Path,
+    *,
+    energy_key: str = "energy",
+    forces_key: str = "forces",
+    charge_key: str | None = None,
+    spin_key: str | None = None,
+    group_key: str | None = None,
+    energy_unit: str = "eV",
+    length_unit: str = "angstrom",
+    optional: bool = False,
+) -> Iterator[Frame]:
+    """One structure after another, never the whole file in memory; values are not checked yet (``checks.check``).
+
+    ``optional``: a structure may lack its energy, its forces or both.
+    """
+    path = _existing(Path(path))
+    for s, atoms in enumerate(_frames(path)):
+        info, arrays = _labels(atoms)
+        where = f"structure {s} of {path}"
+        named = str(info.get("config_type", "")).lower() == "isolatedatom"
+        there = _there(info, arrays)
+        energy = forces = None
+        if not optional or energy_key in info:
+            energy = to_eV(_energy(info, energy_key, where, arrays), energy_unit)
+        if len(atoms) == 1 and (named or not atoms.pbc.any()):
+            yield Frame(Structure(atoms.numbers.astype(np.int64), np.zeros((1, 3)), energy), True, there)
+            continue
+        if not optional or forces_key in arrays:
+            raw = arrays.get(forces_key)
+            if raw is None:
+                raise InputError(_missing("forces", forces_key, "forces_key", where, info, arrays))
+            if np.shape(raw) != (len(atoms), 3) or np.asarray(raw).dtype.kind not in "fiu":
+                raise InputError(f"{where}: {forces_key!r} is not three numbers per atom; name another forces_key.")
+            forces = to_eV_per_angstrom(np.asarray(raw, np.float64), energy_unit, length_unit)
+        bare = unlabelled(atoms, where, length_unit=length_unit, charge_key=charge_key, spin_key=spin_key)
+        group = _group(info, group_key, atoms, where, arrays)
+        yield Frame(replace(bare, energy=energy, forces=forces, group=group), False, there)
+
+
+def unlabelled(
+    atoms: Any,
+    where: str,
+    *,
+    length_unit: str = "angstrom",
+    charge_key: str | None = None,
+    spin_key: str | None = None,
+) -> Structure:
+    """ASE's atoms as a structure without labels; InputError for a cell that is periodic in some directions only, or a
+    charge or spin (``atoms.info``, under the usual names) that is not a whole number.
+    """
+    info, arrays = _labels(atoms)
+    return Structure(
+        atoms.numbers.astype(np.int64),
+        to_angstrom(np.asarray(atoms.positions, np.float64), length_unit),
+        None,
+        None,
+        _cell(atoms, where, length_unit),
+        _integer(info, charge_key, CHARGE_KEYS, 0, "charge_key", where, arrays),
+        _integer(info, spin_key, SPIN_KEYS, 1, "spin_key", where, arrays),
+    )
 
 
 def _existing(path: Path) -> Path:
@@ -141,20 +201,25 @@ def _no_keys(keys: Mapping[str, Any], what: str) -> None:
         raise InputError(f"{what} takes no {', '.join(keys)}: these are for extxyz files.")
 
 
-def _frames(path: Path) -> list:
-    """ASE's atoms; whatever its parser trips over is one sentence."""
+def _frames(path: Path) -> Iterator[Any]:
+    """ASE's atoms one by one; whatever its parser trips over is one sentence."""
     try:
-        from ase.io import read
+        from ase.io import iread
     except ImportError as error:
         raise need("train", error) from error
     with open(path, "rb") as file:
         if not file.read(4096).strip():
             raise InputError(f"{path} is empty: there are no structures.")
-    try:
-        return list(read(path, index=":", format="extxyz"))
-    except Exception as error:  # the parser raises half a dozen kinds, KeyError for a wrong symbol among them
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is not an extxyz file that can be read ({reason[:200]}).") from error
+    frames = iread(path, index=":", format="extxyz")
+    while True:
+        try:
+            atoms = next(frames, None)
+        except Exception as error:  # the parser raises half a dozen kinds, KeyError for a wrong symbol among them
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{path} is not an extxyz file that can be read ({reason[:200]}).") from error
+        if atoms is None:
+            return
+        yield atoms
 
 
 def _labels(atoms) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -182,11 +247,12 @@ def _energy(info: Mapping[str, Any], key: str, where: str, arrays: Mapping[str, 
 
 
 def _missing(what: str, key: str, field: str, where: str, info: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
+    return f"{where} has no {what} under {key!r}; {_there(info, arrays)}: name one as {field}."
+
+
+def _there(info: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     per_structure, per_atom = (", ".join(sorted(keys)) or "none" for keys in (info, arrays))
-    return (
-        f"{where} has no {what} under {key!r}; there are {per_structure} (per structure) and {per_atom} "
-        f"(per atom): name one as {field}."
-    )
+    return f"there are {per_structure} (per structure) and {per_atom} (per atom)"
 
 
 def _integer(

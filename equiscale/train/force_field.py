@@ -43,8 +43,17 @@ class ForceField:
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(spec: RunSpec, store: Store, isolated: dict[int, float] | None = None, device: str = "cpu") -> ForceField:
-        """References and normalisation from the whole training part (so a shorter run shares them), then both sets."""
+    def of(
+        spec: RunSpec,
+        store: Store,
+        isolated: dict[int, float] | None = None,
+        device: str = "cpu",
+        references: References | None = None,
+    ) -> ForceField:
+        """References and normalisation from the whole training part (so a shorter run shares them), then both sets.
+
+        ``references``: those of the weights that the run starts from, instead.
+        """
         part = store.take(store.where("train"))
         if spec.data.structures > len(part):
             raise InputError(
@@ -54,7 +63,8 @@ class ForceField:
             raise InputError(
                 f"{spec.data.structures} structures do not fill one step of {spec.optim.batch_structures}."
             )
-        references = fit_references(part, method=spec.data.references, isolated=isolated, scale=spec.data.scale)
+        if references is None:
+            references = fit_references(part, method=spec.data.references, isolated=isolated, scale=spec.data.scale)
         for name, what in (("molecules", "molecules that are not trained on"), ("conformers", "held-out conformers")):
             if not len(store.where(name)):
                 raise InputError(

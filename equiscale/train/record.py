@@ -28,6 +28,7 @@ from equiscale.run import (
     evaluation_steps,
     losses_path,
     save,
+    start_path,
 )
 from equiscale.train import checkpoint
 from equiscale.train.checkpoint import State
@@ -36,6 +37,7 @@ from equiscale.train.loop import executed_ratio, run_steps
 from equiscale.train.optim import averaged, build, optimizer
 from equiscale.train.provenance import provenance
 from equiscale.train.series import write_log, write_losses
+from equiscale.train.start import begin, copied
 
 PLATEAU = 0.98
 """A run whose loss stays above this fraction of the trivial predictor's did not learn. That is data, not an error."""
@@ -64,15 +66,19 @@ def train(
     tell: Callable[[Progress], None] = lambda progress: None,
     checkpoint_every: float = 15.0,
 ) -> RunRecord:
-    """Train one run to its end, from its checkpoint if it has one, and write its record.
+    """Train one run to its end, from its checkpoint or its start's weights if it has one, and write its record.
 
     ``step_seconds``: median step of this rung timed alone, if it was. ``checkpoint_every``: seconds. Neither, nor the
     device's company, nor being killed and started again, changes a bit of what is learned.
     """
     begun = time.perf_counter()
     set_precision(spec)
-    task = ForceField.of(spec, store, isolated, device)
-    model = build(spec.model, spec.optim, spec.seed).to(task.device).train()
+    origin = begin(spec, folder)
+    task = ForceField.of(spec, store, isolated, device, None if origin is None else origin.references)
+    model = build(spec.model, spec.optim, spec.seed)
+    if origin is not None:
+        copied(origin, model, spec)
+    model = model.to(task.device).train()
     made = optimizer(model, spec.model, spec.optim)
     executed = executed_ratio(task, model, spec.steps)
     unfinished = checkpoint_path(folder, spec.key) / "unfinished.pt"
@@ -115,6 +121,7 @@ def train(
     record = replace(record, step_seconds=step_seconds, shared_device=shared_device, provenance=provenance(device))
     save(record, folder)
     unfinished.unlink(missing_ok=True)
+    shutil.rmtree(start_path(folder, spec.key), ignore_errors=True)
     return record
 
 

@@ -21,6 +21,7 @@ from equiscale.data.structure import SYMBOLS
 from equiscale.errors import InputError
 from equiscale.graph import build_graph
 from equiscale.models.base import count_parameters
+from equiscale.predict import refuse_missing_device
 from equiscale.run import DataSpec, RunSpec, reader_options
 from equiscale.train.force_field import ForceField
 from equiscale.train.loop import time_steps
@@ -147,16 +148,6 @@ class Worker:
         return out
 
 
-def refuse_missing_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"the device {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): use cpu, or cuda "
-            "where there is a GPU and a torch built for it."
-        ) from None
-
-
 def refuse_unknown_elements(store: Store, elements: tuple[int, ...] | None, spec: RunSpec) -> None:
     """InputError where the data hold an element that the model has no row for."""
     missing = [z for z in store.elements if elements is not None and z not in elements]
@@ -167,8 +158,10 @@ def refuse_unknown_elements(store: Store, elements: tuple[int, ...] | None, spec
         )
 
 
-def refuse_lone_atoms(store: Store, cutoff: float, name: str) -> None:
-    """InputError where the cutoff leaves an atom of a larger structure without any neighbour."""
+def refuse_lone_atoms(store: Store, cutoff: float | None, name: str, cure: str = "choose a larger cutoff") -> None:
+    """InputError where the cutoff, if there is one, leaves an atom of a larger structure without any neighbour."""
+    if cutoff is None:
+        return
     for start in range(0, len(store), 512):
         piece = store.take(np.arange(start, min(start + 512, len(store))))
         graph = build_graph(piece, cutoff)
@@ -176,8 +169,7 @@ def refuse_lone_atoms(store: Store, cutoff: float, name: str) -> None:
         if bool(alone.any()):
             where = start + int(graph.structure[alone][0])
             raise InputError(
-                f"a cutoff of {cutoff:g} Å leaves an atom of structure {where} of {name!r} without neighbours: "
-                "choose a larger cutoff."
+                f"a cutoff of {cutoff:g} Å leaves an atom of structure {where} of {name!r} without neighbours: {cure}."
             )
 
 
