@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     tuned.add_argument("checkpoint", help="a run's folder, results/<study>/<key>.ckpt")
     tuned.add_argument("data", nargs="?", default="builtin", help="builtin, or an extxyz file")
     tuned.add_argument("--forces", choices=("direct", "conservative"), help="where they come from (default: as before)")
+    tuned.add_argument("--refit-references", action="store_true", help="for labels of another level of theory")
     tuned.add_argument("--structures", type=int, help="of the training part (default: all)")
     tuned.add_argument("--epochs", type=int, default=1)
     tuned.add_argument("--batch", type=int, default=4, help="structures of a step (default: 4)")
@@ -319,6 +320,7 @@ def _fine_tune(a: argparse.Namespace) -> None:
             batch=a.batch,
             rate=a.lr,
             seed=a.seed,
+            refit=a.refit_references,
             keys=_reader(a),
             device=a.device,
             say=_say,

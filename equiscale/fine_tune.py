@@ -9,6 +9,10 @@ from equiscale.errors import InputError, need
 from equiscale.run import DataSpec, OptimSpec, RunSpec, load
 from equiscale.study import told
 
+FOREIGN = 1.0
+"""Energy part of the trivial loss (σ per atom) above which labels are not what the references were fitted to; it is
+about 0.04 for molecules of one kind."""
+
 
 def fine_tune(
     checkpoint: str | Path,
@@ -21,6 +25,7 @@ def fine_tune(
     batch: int = 4,
     rate: float = 1e-2,
     seed: int = 0,
+    refit: bool = False,
     keys: Mapping[str, str | int] | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = lambda text: None,
@@ -30,13 +35,14 @@ def fine_tune(
     """Train one run that starts from a checkpoint's weights; the outcome in words, the record in ``folder``.
 
     ``forces``: where they come from now (None: as before). ``rate``: the learning rate itself, of every tensor alike.
-    ``structures``: of the training part (None: all). Killed or stopped, the same call goes on where it was; finished,
+    ``structures``: of the training part (None: all). ``refit``: reference energies are fitted to the new data, for
+    labels of another level of theory. Killed or stopped, the same call goes on where it was; finished,
     it tells the outcome again.
     """
     try:
         from equiscale.predict import TrainedPotential
         from equiscale.train.force_field import ForceField
-        from equiscale.train.start import copied, place, started, turned, warnings
+        from equiscale.train.start import copied, place, references, started, turned, warnings
         from equiscale.train.worker import TrainOne, Worker, refuse_lone_atoms
     except ImportError as error:
         raise need("train", error) from None
@@ -56,14 +62,21 @@ def fine_tune(
         OptimSpec(learning_rate=rate, base_width=model.width, batch_structures=batch),
         seed=seed,
     )
-    spec = started(replace(spec, optim=replace(spec.optim, warmup_steps=max(1, min(100, spec.steps // 10)))), origin)
+    warm = max(1, min(100, spec.steps // 10))
+    spec = started(replace(spec, optim=replace(spec.optim, warmup_steps=warm)), origin, refit=refit)
     if (folder / f"{spec.key}.json").exists():
         say("this run is recorded, nothing to do")
         return told(load(folder / f"{spec.key}.json"), folder)
     origin.refuse_unknown(store.elements, repr(data))
     cure = "leave it out, or start from a checkpoint with a larger cutoff"
     refuse_lone_atoms(store, model.cutoff, data, cure)
-    task = ForceField.of(spec, store, None, device, origin.references)
+    task = ForceField.of(spec, store, None, device, references(spec, origin, store))
+    trivial = task.trivial("molecules")
+    if trivial.energy_loss > FOREIGN:
+        raise InputError(
+            f"the energies of {data!r} are {1e-3 * trivial.energy_mae:.3g} eV/atom away from the checkpoint's "
+            "references: is it another unit? For another level of theory fit them anew, with --refit-references."
+        )
     potential = model.build()
     dropped = copied(origin, potential, spec)
     say(

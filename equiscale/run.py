@@ -81,12 +81,13 @@ class EvalSpec:
 
 @config
 class Start:
-    """The weights that a run begins with instead of fresh ones; references and normalisation come with them.
+    """The weights that a run begins with instead of fresh ones; σ and, as a rule, references come with them.
 
     The weights lie in ``<key>.ckpt/start/`` until the run is recorded: ``equiscale fine-tune`` puts them there.
     """
 
     content_hash: str  # of the checkpoint (``TrainedPotential.content_hash``): a content, never a path
+    references: Literal["checkpoint", "data"] = "checkpoint"  # "data": fitted anew, σ as it was
 
 
 @config

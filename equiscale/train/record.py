@@ -37,7 +37,7 @@ from equiscale.train.loop import executed_ratio, run_steps
 from equiscale.train.optim import averaged, build, optimizer
 from equiscale.train.provenance import provenance
 from equiscale.train.series import write_log, write_losses
-from equiscale.train.start import begin, copied
+from equiscale.train.start import begin, copied, references
 
 PLATEAU = 0.98
 """A run whose loss stays above this fraction of the trivial predictor's did not learn. That is data, not an error."""
@@ -74,7 +74,7 @@ def train(
     begun = time.perf_counter()
     set_precision(spec)
     origin = begin(spec, folder)
-    task = ForceField.of(spec, store, isolated, device, None if origin is None else origin.references)
+    task = ForceField.of(spec, store, isolated, device, None if origin is None else references(spec, origin, store))
     model = build(spec.model, spec.optim, spec.seed)
     if origin is not None:
         copied(origin, model, spec)

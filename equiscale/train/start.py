@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from equiscale.data.references import References, fit_references
+from equiscale.data.store import Store
 from equiscale.errors import InputError
 from equiscale.models import ModelConfig
 from equiscale.models.base import Potential
@@ -18,9 +20,19 @@ MAKE_REFERENCES = ("references", "scale")
 """Fields of a run's data that say how references and σ are made: a run that starts from weights has theirs."""
 
 
-def started(spec: RunSpec, origin: TrainedPotential) -> RunSpec:
-    """The spec of a run that begins with the weights of ``origin``, whose references and normalisation it takes."""
-    return replace(spec, start=Start(origin.content_hash))
+def started(spec: RunSpec, origin: TrainedPotential, *, refit: bool = False) -> RunSpec:
+    """The spec of a run that begins with the weights of ``origin``; ``refit``: with references of its own data."""
+    return replace(spec, start=Start(origin.content_hash, "data" if refit else "checkpoint"))
+
+
+def references(spec: RunSpec, origin: TrainedPotential, store: Store) -> References:
+    """Those of the checkpoint; or fitted to the new data by least squares, with the checkpoint's σ: it scales forces,
+    and weights that were trained with one σ are wrong with another.
+    """
+    assert spec.start is not None
+    if spec.start.references == "checkpoint":
+        return origin.references
+    return replace(fit_references(store), sigma=origin.references.sigma, scale=origin.references.scale)
 
 
 def turned(model: ModelConfig, forces: str | None) -> ModelConfig:
@@ -99,4 +111,6 @@ def refuse_other(model: ModelConfig, spec: RunSpec) -> None:
             "weights may change where its forces come from, nothing else."
         )
     if other := [name for name in MAKE_REFERENCES if getattr(spec.data, name) != getattr(fresh, name)]:
-        raise InputError(f"a run that starts from weights takes their references: leave {', '.join(other)} unset.")
+        raise InputError(
+            f"a run that starts from weights takes their σ and references: leave {', '.join(other)} unset."
+        )

@@ -209,7 +209,7 @@ def test_what_cannot_be_started_from(origin, store, tmp_path):
         place(origin, replace(spec, model=replace(spec.model, width=16)), tmp_path)
     with pytest.raises(InputError, match="differs from the checkpoint's in cutoff, elements"):
         place(origin, replace(spec, model=replace(spec.model, cutoff=4.0, elements=None)), tmp_path)
-    with pytest.raises(InputError, match="takes their references: leave scale unset"):
+    with pytest.raises(InputError, match="takes their σ and references: leave scale unset"):
         place(origin, replace(spec, data=replace(spec.data, scale="force_rms")), tmp_path)
     conservative = replace(origin, model=turned(origin.model, "conservative"))
     conservative = replace(conservative, potential=conservative.model.build())
@@ -291,6 +291,21 @@ def test_bad_input_is_one_sentence(folder, data, tmp_path, capsys):
     said = refused(capsys, *words(folder, write_extxyz(tmp_path / "d.xyz", far), out))
     assert "without neighbours: leave it out, or start from a checkpoint with a larger cutoff" in said
     assert not out.exists()
+
+
+def test_labels_of_another_theory(folder, tmp_path, capsys):
+    """Refused with the cure; with references fitted anew σ and the forces' scale stay, and the energies are learned."""
+    foreign = [replace(s, energy=float(s.energy - 30.0 * s.numbers.sum())) for s in structures(60)]
+    data = write_extxyz(tmp_path / "a.xyz", foreign)
+    assert "--refit-references" in refused(capsys, *words(folder, data, tmp_path / "out"))
+    assert main(words(folder, data, tmp_path / "out", "--refit-references")) == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    record, origin = load(path), TrainedPotential.load(folder)
+    tuned = TrainedPotential.load(checkpoint_path(tmp_path / "out", path.stem))
+    assert record.sigma == tuned.references.sigma == origin.references.sigma
+    assert tuned.references.energies[6] == pytest.approx(origin.references.energies[6] - 180.0, abs=20)
+    assert record.final_molecules.loss < 2 * record.trivial_molecules.loss
+    assert record.spec.start == Start(origin.content_hash, "data")
 
 
 def test_references_of_the_checkpoint_need_no_data(origin):
