@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import Discriminator
 
 from equiscale.models.egnn import EGNNConfig
+from equiscale.models.escaip import EScAIPConfig
 from equiscale.models.esen import ESENConfig
 from equiscale.models.mpnn import MPNNConfig
+from equiscale.models.transformer import TransformerConfig
 
-ModelConfig = Annotated[ESENConfig | EGNNConfig | MPNNConfig, Discriminator("kind")]
+ModelConfig = Annotated[ESENConfig | EGNNConfig | MPNNConfig | EScAIPConfig | TransformerConfig, Discriminator("kind")]
 
-__all__ = ["ESENConfig", "EGNNConfig", "MPNNConfig", "ModelConfig"]
+__all__ = ["EGNNConfig", "ESENConfig", "EScAIPConfig", "MPNNConfig", "ModelConfig", "TransformerConfig"]

@@ -24,7 +24,8 @@ from equiscale.predict import predict
 from equiscale.run import DataSpec, RunSpec
 
 ARCHITECTURES = typing.get_args(typing.get_args(ModelConfig)[0])
-SMALL = dict(width=12, depth=2, num_radial=8, cutoff=4.0, max_neighbors=None)  # further fields: those a config has
+# Of further fields those that a config has.
+SMALL = dict(width=12, depth=2, num_radial=8, cutoff=4.0, max_neighbors=None, head_dim=4)
 CHOICES = dict(forces=("direct", "conservative"), norm=("graph", "atom"))
 
 
@@ -49,6 +50,10 @@ def variants() -> list:
         if "translation_invariant" in {f.name for f in dataclasses.fields(cls)}:
             made = small(cls, translation_invariant=False)
             found.append(pytest.param(made, id=f"{made.kind}-absolute"))
+        for ablation in (dict(force_head="tied"), dict(centered=True)):
+            if set(ablation) <= {f.name for f in dataclasses.fields(cls)}:
+                made = small(cls, **ablation)
+                found.append(pytest.param(made, id=f"{made.kind}-{next(iter(ablation))}"))
         if "charge_spin" in {f.name for f in dataclasses.fields(cls)}:
             made = small(cls, charge_spin=True)
             found.append(pytest.param(made, id=f"{made.kind}-charged"))
@@ -266,7 +271,7 @@ def test_smooth_at_the_cutoff_if_declared(cls, forces):
     config = small(cls, forces=forces, envelope="polynomial", aggregation="sum", max_neighbors=None)
     if not config.smooth:
         pytest.skip(f"{config.kind} is never smooth, and says so")
-    assert jump(config, *at_the_cutoff(config.cutoff)) < 1e-6
+    assert jump(config, *at_the_cutoff(config.cutoff or SMALL["cutoff"])) < 1e-6
 
 
 @every_architecture
