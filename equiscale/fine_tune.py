@@ -86,10 +86,11 @@ def fine_tune(
         say(f"  left behind, as a {model.forces} potential has no use for it: {', '.join(dropped)}")
     for text in warnings(origin.model, model):
         say(f"  warning: {text}.")
-    before = task.evaluate(potential.to(task.device).eval(), "molecules")[0]
+    looked = spec.evaluation.structures
+    before = task.evaluate(potential.to(task.device).eval(), "molecules", looked)[0]
     say(
         f"  as it starts    L {before.loss:.4f}  energy {before.energy_mae:.1f} meV/atom  "
-        f"forces {before.force_mae:.0f} meV/Å  (new molecules)"
+        f"forces {before.force_mae:.0f} meV/Å  ({looked} of new molecules)"
     )
     place(origin, spec, folder)
 

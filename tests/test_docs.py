@@ -60,6 +60,28 @@ def test_the_declared_study_is_a_study(tmp_path):
     assert len(study.runs(sources)) == sum(len(ladder.runs()) for ladder in study.ladders)
 
 
+def test_the_trained_rung_is_used(tmp_path, monkeypatch, capsys):
+    """The page's study is one, and its script runs on a checkpoint of that study's model."""
+    from equiscale.data.builtin import builtin
+    from equiscale.data.references import fit_references
+    from equiscale.predict import TrainedPotential
+
+    pages = blocks("docs/use-a-trained-rung.md")
+    (tmp_path / "smooth.py").write_text(pages["studies/smooth.py"])
+    (ladder,) = load_study(tmp_path / "smooth.py").ladders
+    (run,) = ladder.runs()
+    assert run.model.smooth
+    assert run.model.extensive
+    code = pages["use.py"]
+    (folder,) = re.findall(r'^CHECKPOINT = "(.*)"$', code, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    store = builtin()
+    TrainedPotential(run.model.build().eval(), run.model, fit_references(store)).save(tmp_path / folder)
+    exec(code.replace("steps=200", "steps=3").replace("[:50]", "[:5]"), {})
+    energy, _, error = capsys.readouterr().out.split()
+    assert float(energy) < 0 < float(error)
+
+
 CHECK = """
 import torch
 from torch.utils.flop_counter import FlopCounterMode
