@@ -38,9 +38,10 @@ def molecule() -> Atoms:
 def test_a_smooth_gradient_conserves_to_second_order(folders):
     """The fluctuation of velocity Verlet goes with the square of the timestep, and the drift is small beside it."""
     trained = TrainedPotential.load(folders["conservative"], dtype="float64")
-    found = [energy_drift(trained, molecule(), steps=int(50 / dt), timestep=dt) for dt in (0.5, 0.25)]
+    found = [energy_drift(trained, molecule(), steps=int(50 / dt), timestep=dt) for dt in (0.5, 0.25, 0.125)]
     rms = [d.fluctuation_meV_per_atom for d in found]
     assert 3.0 < rms[0] / rms[1] < 5.5
+    assert 3.0 < rms[1] / rms[2] < 5.5
     assert abs(found[-1].drift_meV_per_atom_per_ps) < 1.0
     assert all(d.status == "ok" and d.smooth and d.forces == "conservative" for d in found)
     direct = energy_drift(TrainedPotential.load(folders["direct"]), molecule(), steps=200, timestep=0.25)

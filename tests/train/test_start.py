@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import typing
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from equiscale.calculator import Calculator
 from equiscale.cli import main
 from equiscale.config import from_json, to_json
 from equiscale.data.builtin import builtin
+from equiscale.data.references import fit_references
 from equiscale.data.store import Store
 from equiscale.errors import InputError
-from equiscale.models import EGNNConfig
+from equiscale.models import EGNNConfig, ModelConfig
 from equiscale.predict import TrainedPotential
 from equiscale.run import DataSpec, OptimSpec, RunSpec, Start, checkpoint_path, load, save, start_path, table
 from equiscale.train.force_field import ForceField
@@ -185,6 +187,21 @@ def test_without_a_step_nothing_changed(origin, store, tmp_path):
     made = structures(3)
     assert torch.equal(same(made).energy, origin(made).energy)
     assert torch.equal(same(made).forces, origin(made).forces)
+
+
+@pytest.mark.parametrize("cls", typing.get_args(typing.get_args(ModelConfig)[0]), ids=lambda c: c().kind)
+def test_every_architecture_can_become_conservative(cls):
+    """A gradient needs no tensor that a direct potential has not, and its energy stays, to rounding."""
+    wanted = dict(width=8, depth=2, num_radial=8, cutoff=5.0, elements=(1, 6, 7, 8), envelope="polynomial")
+    names = {f.name for f in fields(cls)}
+    model = cls(**{k: v for k, v in wanted.items() if k in names and (k != "cutoff" or cls().cutoff is not None)})
+    origin = TrainedPotential(model.build().eval(), model, fit_references(tiny_store()))
+    spec = started(replace(tiny_spec("egnn"), model=turned(model, "conservative")), origin)
+    potential = spec.model.build().eval()
+    assert copied(origin, potential, spec)
+    tuned, made = TrainedPotential(potential, spec.model, origin.references), structures(3)
+    torch.testing.assert_close(tuned(made).energy, origin(made).energy, rtol=0, atol=1e-3)
+    assert tuned.content_hash != origin.content_hash
 
 
 def test_an_envelope_is_put_in_with_a_warning():
