@@ -81,6 +81,13 @@ class AtomGraph:
         return reverse
 
     @cached_property
+    def symmetric(self) -> bool:
+        """Every edge has its counter edge: always without a neighbour cap, and where the cap does not bind."""
+        back = self.reverse
+        same = torch.equal(self.receiver[back], self.sender) and torch.equal(self.sender[back], self.receiver)
+        return same and (self.shift is None or torch.equal(self.shift[back], -self.shift))
+
+    @cached_property
     def leaving(self) -> tuple[Int[Tensor, " edges"], int]:
         """Row of an edge in a layout of one block per *sender*, and the slots of a block."""
         atoms = len(self.numbers)

@@ -1,7 +1,7 @@
 """The edge frame and the SO(2) convolutions in it: linear maps that commute with a turn about the edge.
 
-Features in the edge frame are kept one tensor per order m: (edges, 1 or 2, degrees l = m ... lmax, channels), the sign
-+m first. An order's rows of all degrees lie side by side, so that each convolution is one matrix product per order.
+Features in the edge frame are rows (order, sign, degree, channel), channels fastest: order 0, then ±1, ±2, ..., each
+with the degrees l = m ... lmax side by side, so that a convolution is one matrix product per order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from equiscale.graph import AtomGraph
 from equiscale.models.esen import ESENConfig
@@ -20,91 +19,109 @@ from equiscale.so3 import edge_frames, num_components, wigner_rows
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Rotations of a batch's edges, in the two layouts in which rotating is a product per atom.
+    """Rotations of a batch's edges, in the two layouts in which rotating is one product per atom.
 
-    All edges of one atom share its features: rotating them is one (edges · rows × components) product per atom, and
-    rotating back with the sum over neighbours its transpose; no (edges, components, channels) tensor exists.
-    ``arriving`` holds the rows of an atom's incoming edges, ``leaving`` those of its outgoing ones, per order.
+    All edges of an atom share its features: turning them into the edges' frames is one (edges · rows × components)
+    product per atom, and turning back with the sum over neighbours its transpose; no (edges, components, channels)
+    tensor exists. ``arriving`` holds the rows of an atom's incoming edges, ``leaving`` those of its outgoing ones.
+
+    In a symmetric graph nothing needs to be turned twice: the frame of a counter edge is an edge's own, turned by π
+    about x', so what a sender looks like from an edge is, up to signs, what it looks like from the counter edge, whose
+    receiver it is. The signs go into the convolution's matrices.
     """
 
-    arriving: list[Tensor]  # per order (atoms, slots · rows, components)
-    leaving: list[Tensor]
-    back: list[Tensor]  # arriving, times the envelope
-    arriving_place: Tensor  # (edges,) where an edge lies among the atoms' incoming slots
-    leaving_place: Tensor
-    slots: tuple[int, int]  # per atom: incoming, outgoing
-    rows: tuple[int, ...]  # per order: signs times degrees
+    arriving: Tensor  # (atoms, slots · rows, components)
+    leaving: Tensor | None  # None: the graph is symmetric
+    back: Tensor  # arriving, times the envelope
+    places: tuple[Tensor, Tensor]  # (edges,) an edge's slot in the sender's and in the receiver's turned features
+    empty: tuple[Tensor, Tensor]  # slots there without an edge
+    slots: int  # incoming, per atom
+    signs: list[Tensor] | None  # of the first convolution's columns, per order
 
     @staticmethod
     def of(graph: AtomGraph, vectors: Tensor, smooth: Tensor | None, config: ESENConfig) -> Frames:
         with torch.autocast(vectors.device.type, enabled=False):  # rotations stay exact
-            rows = wigner_rows(edge_frames(vectors), config.lmax, config.mmax)
-        counts = tuple(k * (2 if m else 1) for m, k in enumerate(config.orders))
-        atoms, size = len(graph.numbers), num_components(config.lmax)
-        out_place, out_slots = graph.leaving
-        arriving, leaving, back = [], [], []
-        for m, row in enumerate(rows):
-            count = counts[m]
+            made = wigner_rows(edge_frames(vectors), config.lmax, config.mmax)
+            own = _segments(config.lmax, config.mmax).to(vectors)
             # One row per degree: its own segment of the components, zero elsewhere.
-            own = torch.zeros(config.lmax + 1 - m, size, dtype=row.dtype, device=row.device)
-            for k, l in enumerate(range(m, config.lmax + 1)):
-                own[k, l * l : (l + 1) ** 2] = 1
-            wide = (row[:, :, None, :] * own).view(len(row), count * size)
-            for kept, place, slots, values in (
-                (arriving, graph.place, graph.max_degree, wide),
-                (leaving, out_place, out_slots, wide),
-                (back, graph.place, graph.max_degree, wide if smooth is None else wide * smooth),
-            ):
-                padded = values.new_zeros(atoms * slots, values.shape[1]).index_copy(0, place, values)
-                kept.append(padded.view(atoms, slots * count, size))
-        return Frames(arriving, leaving, back, graph.place, out_place, (graph.max_degree, out_slots), counts)
+            spread = [(row[:, :, None, :] * own[m, m:]).flatten(1, 2) for m, row in enumerate(made)]
+        wide = torch.cat(spread, dim=1)  # (edges, rows, components)
+        rows, size = wide.shape[1:]
+        wide = wide.flatten(1)
+        atoms, place = len(graph.numbers), graph.place
 
-    def turn(self, x: Tensor, m: int) -> tuple[Tensor, Tensor]:
-        """Order m of the sender's and of the receiver's features, (edges, rows · channels) each."""
-        atoms, _, channels = x.shape
-        turned = []
-        for rows, place, slots in (
-            (self.leaving[m], self.leaving_place, self.slots[1]),
-            (self.arriving[m], self.arriving_place, self.slots[0]),
-        ):
-            padded = torch.bmm(rows, x).view(atoms * slots, self.rows[m] * channels)
-            turned.append(padded.index_select(0, place))
-        return turned[0], turned[1]
+        def padded(values: Tensor, place: Tensor, slots: int) -> Tensor:
+            blank = values.new_zeros(atoms * slots, rows * size)
+            return blank.index_copy(0, place, values).view(atoms, slots * rows, size)
 
-    def turn_back(self, parts: list[Tensor], channels: int) -> Tensor:
-        """Sum over each atom's edges of the messages turned back: (atoms, components, channels)."""
-        total = None
-        for rows, part in zip(self.back, parts):
-            atoms = len(rows)
-            padded = part.new_zeros(atoms * self.slots[0], part.shape[1]).index_copy(0, self.arriving_place, part)
-            padded = padded.view(atoms, rows.shape[1], channels)
-            total = torch.bmm(rows.mT, padded) if total is None else torch.baddbmm(total, rows.mT, padded)
-        assert total is not None
-        return total
+        arriving, empty = padded(wide, place, graph.max_degree), _empty(place, atoms * graph.max_degree)
+        back = arriving if smooth is None else padded(wide * smooth, place, graph.max_degree)
+        if graph.symmetric:
+            places = place.index_select(0, graph.reverse), place
+            return Frames(arriving, None, back, places, (empty, empty), graph.max_degree, _signs(config, wide))
+        out_place, out_slots = graph.leaving
+        leaving, out_empty = padded(wide, out_place, out_slots), _empty(out_place, atoms * out_slots)
+        return Frames(arriving, leaving, back, (out_place, place), (out_empty, empty), graph.max_degree, None)
+
+    def turn(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Senders' and receivers' features in the frames of all slots: (slots, rows · channels) each."""
+        width = _rows(self.arriving, self.slots) * x.shape[2]
+        arriving = torch.bmm(self.arriving, x).view(-1, width)
+        return arriving if self.leaving is None else torch.bmm(self.leaving, x).view(-1, width), arriving
+
+    def turn_back(self, slots: Tensor, channels: int) -> Tensor:
+        """Messages (slots, rows · channels) turned back and summed at each atom: (atoms, components, channels)."""
+        atoms, rows, _ = self.back.shape
+        return torch.bmm(self.back.mT, slots.view(atoms, rows, channels))
+
+
+def _empty(place: Tensor, slots: int) -> Tensor:
+    return torch.ones(slots, dtype=torch.bool, device=place.device).index_fill(0, place, False).nonzero().squeeze(1)
+
+
+def _signs(config: ESENConfig, like: Tensor) -> list[Tensor]:
+    """What a turn by π about x does to the sender's columns (sign, side, degree, channel), and a 1 for the bias."""
+    made = []
+    for m, degrees in enumerate(config.orders):
+        even = torch.tensor([(-1.0) ** l for l in range(degrees)])  # (-1)^(l + m), from l = m on
+        flipped = torch.stack([even, -even])[: 2 if m else 1]
+        both = torch.stack([flipped, torch.ones_like(flipped)], dim=1)[..., None].expand(-1, -1, -1, config.width)
+        made.append(torch.cat([both.flatten(), torch.ones(1 if m == 0 else 0)]).to(like))
+    return made
+
+
+def _rows(padded: Tensor, slots: int) -> int:
+    return padded.shape[1] // slots if slots else 1
+
+
+def _segments(lmax: int, mmax: int) -> Tensor:
+    """1 where a component belongs to degree l: (orders, degrees, components)."""
+    own = torch.zeros(mmax + 1, lmax + 1, num_components(lmax))
+    for l in range(lmax + 1):
+        own[:, l, l * l : (l + 1) ** 2] = 1
+    return own
 
 
 class Convolution(nn.Module):
     """Linear in each order: m = 0 freely, with ``extra`` scalars first; ±m together as one complex product.
 
-    y₊ = W₁ x₊ - W₂ x₋, y₋ = W₂ x₊ + W₁ x₋, as one product with [[W₁, -W₂], [W₂, W₁]]. Channels run fastest, then
-    degrees, then the sign.
+    y₊ = W₁ x₊ - W₂ x₋, y₋ = W₂ x₊ + W₁ x₋, as one product with [[W₁, -W₂], [W₂, W₁]].
     """
 
     def __init__(self, config: ESENConfig, channels_in: int, channels_out: int, extra: int = 0):
         super().__init__()
-        k = config.lmax + 1
-        self.zero = nn.Linear(k * channels_in, extra + k * channels_out)
-        self.orders = nn.ModuleList(
-            nn.Linear(k * channels_in, 2 * k * channels_out, bias=False) for k in config.orders[1:]
-        )
-        with torch.no_grad():
-            for order in self.orders:
-                order.weight.mul_(math.sqrt(0.5))
+        first, *orders = config.orders
+        self.zero = nn.Linear(first * channels_in, extra + first * channels_out)
+        self.orders = nn.ModuleList(nn.Linear(k * channels_in, 2 * k * channels_out, bias=False) for k in orders)
+        for p in self.orders.parameters():
+            with torch.no_grad():
+                p.mul_(math.sqrt(0.5))
 
-    def matrix(self, m: int) -> Tensor:
-        """The real matrix of order m ≥ 1: (2 · degrees · out, 2 · degrees · in)."""
-        one, two = self.orders[m - 1].weight.chunk(2, dim=0)
-        return torch.cat([torch.cat([one, -two], dim=1), torch.cat([two, one], dim=1)], dim=0)
-
-    def forward(self, x: list[Tensor]) -> list[Tensor]:
-        return [self.zero(x[0]), *(linear(part, self.matrix(m)) for m, part in enumerate(x[1:], start=1))]
+    def matrices(self, signs: list[Tensor] | None = None) -> list[Tensor]:
+        """One real matrix (out, in) per order, its columns times ``signs``; order 0 has its bias as a last column, for
+        inputs with a last 1."""
+        made = [torch.cat([self.zero.weight, self.zero.bias[:, None]], dim=1)]
+        for order in self.orders.parameters():
+            one, two = order.chunk(2, dim=0)
+            made.append(torch.cat([torch.cat([one, -two], dim=1), torch.cat([two, one], dim=1)], dim=0))
+        return made if signs is None else [matrix * sign for matrix, sign in zip(made, signs)]

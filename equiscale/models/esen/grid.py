@@ -30,7 +30,11 @@ class GridNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (atoms, components, C)."""
         values, coefficients = grid(self.lmax, *self.points, x.dtype, x.device)
-        return coefficients @ self.out(silu(self.hidden(silu(self.into(values @ x)))))
+        atoms, size, c = x.shape
+        # One product with all atoms side by side: (points, atoms · C).
+        points = (values @ x.transpose(0, 1).reshape(size, atoms * c)).view(-1, c)
+        points = self.out(silu(self.hidden(silu(self.into(points)))))
+        return (coefficients @ points.view(len(values), atoms * c)).view(size, atoms, c).transpose(0, 1)
 
 
 @functools.cache

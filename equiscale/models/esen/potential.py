@@ -21,6 +21,7 @@ from equiscale.models.base import AtomicOutput, ChargeSpinEmbedding, ElementEmbe
 from equiscale.models.esen import ESENConfig
 from equiscale.models.esen.convolution import Convolution, Frames
 from equiscale.models.esen.grid import GridNetwork
+from equiscale.models.esen.messages import Shape, Workspace, messages
 from equiscale.radial import RadialBasis, envelope
 
 DEGREE = 5.0
@@ -61,7 +62,7 @@ class RadialNetworks(nn.Module):
         self.width = c
 
     def forward(self, rbf: Tensor, directions: Tensor | None, graph: AtomGraph) -> Tensor:
-        """The last hidden layer of every network: (networks, edges, C)."""
+        """The last hidden layer of every network, and a 1: (networks, edges, C + 1)."""
         nets: list[Radial] = list(self.nets)  # type: ignore[arg-type]
         edges, count = len(rbf), len(nets)
         bias = torch.cat([n.distance.bias for n in nets])
@@ -78,7 +79,13 @@ class RadialNetworks(nn.Module):
         x = self._norm(x, [n.norms[0] for n in nets])
         weight = torch.stack([n.hidden.weight for n in nets])
         x = torch.baddbmm(torch.stack([n.hidden.bias for n in nets])[:, None], x, weight.mT)
-        return self._norm(x, [n.norms[1] for n in nets])
+        x = self._norm(x, [n.norms[1] for n in nets])
+        return torch.cat([x, x.new_ones(count, edges, 1)], dim=2)
+
+    def last(self, i: int) -> Tensor:
+        """The last layer of network ``i``, its bias as a last column."""
+        out = self.nets[i].out
+        return torch.cat([out.weight, out.bias[:, None]], dim=1)  # type: ignore[arg-type, index]
 
     def _norm(self, x: Tensor, norms: list) -> Tensor:
         x = layer_norm(x, (self.width,))
@@ -115,38 +122,18 @@ class Layer(nn.Module):
 
     def __init__(self, config: ESENConfig):
         super().__init__()
-        self.c, self.h, self.lmax = config.width, config.hidden, config.lmax
-        self.orders = config.orders
         self.norms = nn.ModuleList(DegreeNorm(config) for _ in range(2))
         self.first = Convolution(config, 2 * config.width, config.hidden, extra=config.lmax * config.hidden)
         self.second = Convolution(config, config.hidden, config.width)
         self.grid = GridNetwork(config)
+        self.shape = Shape(config.lmax, config.orders, config.width, config.hidden)
 
-    def forward(self, x: Tensor, frames: Frames, hidden: Tensor, radial: Radial) -> Tensor:
-        x = x + self.edgewise(self.norms[0](x), frames, radial.out(hidden))
+    def forward(self, x: Tensor, frames: Frames, hidden: Tensor, radial: Tensor, space: Workspace | None) -> Tensor:
+        turned = frames.turn(self.norms[0](x))
+        first, second = self.first.matrices(frames.signs), self.second.matrices()
+        made = messages(self.shape, turned, frames.places, frames.empty, hidden, radial, first, second, space)
+        x = x + frames.turn_back(made, x.shape[2])
         return x + self.grid(self.norms[1](x))
-
-    def edgewise(self, x: Tensor, frames: Frames, weights: Tensor) -> Tensor:
-        edges, c = len(weights), self.c
-        parts = []
-        for m, rho in enumerate(weights.split([2 * c * k for k in self.orders], dim=1)):
-            signs, k = 2 if m else 1, self.orders[m]
-            both = torch.stack([side.view(edges, signs, k * c) for side in frames.turn(x, m)], dim=2)
-            parts.append((both * rho.view(edges, 1, 2, k * c)).view(edges, signs * 2 * k * c))
-        first = self.first(parts)
-        return frames.turn_back(self.second(self.gate(first)), c)
-
-    def gate(self, parts: list[Tensor]) -> list[Tensor]:
-        """SiLU on scalars; every other degree times the sigmoid of its own scalar, the same for all its orders."""
-        h, lmax = self.h, self.lmax
-        gates, scalar, rest = parts[0].split([lmax * h, h, lmax * h], dim=1)
-        gates = gates.sigmoid()
-        out = [torch.cat([silu(scalar), rest * gates], dim=1)]
-        for m, part in enumerate(parts[1:], start=1):
-            k = self.orders[m]
-            scaled = part.view(len(part), 2, k * h) * gates[:, None, (m - 1) * h :]
-            out.append(scaled.view(len(part), 2 * k * h))
-        return out
 
 
 class ESEN(Potential):
@@ -184,14 +171,20 @@ class ESEN(Potential):
         if config.absolute_directions:
             directions = r / d.clamp(min=1e-12)[:, None]
         hidden = self.radial(self.basis(d), directions, graph)
-        nets = self.radial.nets
         scalars = self.embed(graph.numbers)
         scalars = scalars if self.state is None else scalars + self.state(graph)
-        # The edge-degree embedding has order 0 only, its degrees side by side.
-        x = frames.turn_back([nets[0].out(hidden[0])], c) / DEGREE
+        # The edge-degree embedding has order 0 only: the first rows.
+        made = hidden[0] @ self.radial.last(0).mT
+        rows = frames.back.shape[1] // max(frames.slots, 1)
+        slots = made.new_zeros(atoms * frames.slots, rows * c)
+        slots = slots.index_copy(0, graph.place, torch.nn.functional.pad(made, (0, rows * c - made.shape[1])))
+        x = frames.turn_back(slots, c) / DEGREE
         x = torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], dim=1)
+        # What is differentiated twice, or in mixed precision, takes autograd's own way.
+        plain = r.requires_grad or torch.is_autocast_enabled(r.device.type)
+        space = None if plain else Workspace(self.layers[0].shape, len(r), hidden)  # type: ignore[arg-type]
         for i, layer in enumerate(self.layers, start=1):
-            x = layer(x, frames, hidden[i], nets[i])
+            x = layer(x, frames, hidden[i], self.radial.last(i), space)
         x = self.norm(x)
         energy = self.energy(x[:, 0]).squeeze(-1)
         if self.force is None:
