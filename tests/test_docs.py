@@ -123,7 +123,8 @@ def extended(tmp_path_factory) -> Path:
     registry = root / "equiscale/models/__init__.py"
     line = next(x for x in code["equiscale/models/__init__.py"].splitlines() if x.startswith("ModelConfig"))
     added = next(x for x in code["equiscale/models/__init__.py"].splitlines() if x.startswith("from"))
-    text, count = re.subn(r"^ModelConfig = .*$", f"{added}\n\n{line}", registry.read_text(), flags=re.MULTILINE)
+    union = re.compile(r"^ModelConfig = .*?\]$", re.MULTILINE | re.DOTALL)  # on one line or on several
+    text, count = union.subn(f"{added}\n\n{line}", registry.read_text())
     assert count == 1
     registry.write_text(text)
     return root
