@@ -37,6 +37,13 @@ class Potential(nn.Module, ABC):
     def input_parameters(self) -> Iterator[nn.Parameter]:
         """Weights that only embed elements or radial functions: what ``N_body`` leaves out of N."""
 
+    def prepare(self, graph: AtomGraph) -> None:
+        """Fit to the geometry of a few structures, before training, what no gradient reaches (scale factors).
+
+        What is fitted is held in buffers, so that a checkpoint has it. As a rule there is nothing to fit.
+        """
+        return
+
 
 def count_parameters(potential: Potential) -> tuple[int, int]:
     """N, and N without embedding and radial-basis weights."""

@@ -21,6 +21,9 @@ from equiscale.train.loss import per_structure
 
 ORDER, ROTATION = 1, 2  # streams of the run's seed
 
+PREPARED_WITH = 64
+"""Structures, without their labels, that a fresh potential may be fitted to before training (``Potential.prepare``)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -82,6 +85,11 @@ class ForceField:
         if epoch == 0:
             return chosen
         return np.random.default_rng([self.spec.seed, ORDER, epoch]).permutation(chosen)
+
+    def first_structures(self) -> AtomGraph:
+        """The first training structures of the seed's order: the same ones however long the run is."""
+        first = np.random.default_rng([self.spec.seed, ORDER]).permutation(len(self.train))[:PREPARED_WITH]
+        return self.batch(self.train.take(first)).graph
 
     def micro_batches(self, step: int) -> list[Batch]:
         optim = self.spec.optim

@@ -82,7 +82,11 @@ def train(
     made = optimizer(model, spec.model, spec.optim)
     executed = executed_ratio(task, model, spec.steps)
     unfinished = checkpoint_path(folder, spec.key) / "unfinished.pt"
-    state = checkpoint.read(unfinished, model, made, task.device) or State()
+    state = checkpoint.read(unfinished, model, made, task.device)
+    if state is None:
+        state = State()
+        if origin is None:  # other weights bring what was fitted with them
+            model.prepare(task.first_structures())
     before = state.seconds_total
     trivial = {name: task.trivial(name) for name in Sets}
     latest: list[float | None] = [None]
