@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -57,7 +57,15 @@ def cases() -> list[Case]:
         Case("gemnet_oc-1.10-w32", "gemnet_oc", "1.10.0", 32, 4),
         Case("gemnet_oc-1.10-w4-quad", "gemnet_oc", "1.10.0", 4, 2, extra={"quadruplets": True}),
         Case("gemnet_oc-1.10-w32-quad", "gemnet_oc", "1.10.0", 32, 4, extra={"quadruplets": True}),
-        Case("gemnet_oc-1.10-w4-fitted-to-1", "gemnet_oc", "1.10.0", 4, 2, extra={"unit_scales": True}),
+        Case("gemnet_oc-1.10-w4-fitted", "gemnet_oc", "1.10.0", 4, 2, extra={"fit_scales": True}),
+        Case(
+            "gemnet_oc-1.10-w4-quad-fitted",
+            "gemnet_oc",
+            "1.10.0",
+            4,
+            2,
+            extra={"quadruplets": True, "fit_scales": True},
+        ),
     ]
     orders = {"l2m2": (2, 2), "l4m2": (4, 2), "l3m1": (3, 1), "l6m2": (6, 2)}
     for label, (lmax, mmax) in orders.items():
@@ -129,8 +137,6 @@ def fill(model, case: Case) -> tuple[list[Stated], dict[str, np.ndarray]]:
             if not parameter.requires_grad and not name.endswith("scale_factor"):
                 continue  # charge and spin tables of 2.24, see build_esen
             one = stated(name, parameter.shape)
-            if case.extra.get("unit_scales") and name.endswith("scale_factor"):
-                one = replace(one, loc=1.0, scale=1.0)
             weights[name] = one.draw(case.seed)
             parameter.copy_(torch.from_numpy(np.asarray(weights[name])))
             recipe.append(one)
@@ -219,12 +225,19 @@ def run_gemnet(case: Case, structures) -> dict:
     if case.extra.get("both_ways"):
         notes.append("given the counter edge of every capped edge; by itself the reference mirrors source < target")
 
-    def run(structures):
-        data = Batch.from_data_list([
+    def batch(structures):
+        return Batch.from_data_list([
             Data(pos=torch.from_numpy(x), atomic_numbers=torch.from_numpy(z).double(), natoms=torch.tensor([len(z)]),
                  cell=torch.eye(3)[None] * 100, tags=torch.zeros(len(z), dtype=torch.long))
             for z, x in structures
         ])  # fmt: skip
+
+    if case.extra.get("fit_scales"):
+        fit_scales(model, batch(structures), filled[1])
+        notes.append("scale factors fitted on these molecules by the reference, one after another in order of use")
+
+    def run(structures):
+        data = batch(structures)
         with float_is_double():
             out = model(data)
             graphs = model.get_graphs_and_indices(data)
@@ -234,6 +247,25 @@ def run_gemnet(case: Case, structures) -> dict:
         return out["energy"].view(-1), out["forces"], edges
 
     return finish(case, model, run, structures, filled, config, notes)
+
+
+def fit_scales(model, data, weights: dict[str, np.ndarray]) -> None:
+    """What fairchem's `modules/scaling/fit.py` does, on one batch; the factors found replace those in ``weights``."""
+    import torch
+    from fairchem.core.modules.scaling import ScaleFactor
+
+    factors, order = {n: m for n, m in model.named_modules() if isinstance(m, ScaleFactor)}, []
+    for name, one in factors.items():
+        one.reset_()
+        one.initialize_(index_fn=lambda name=name: order.append(name))
+    with torch.no_grad(), float_is_double():
+        model(data)
+        for name in list(dict.fromkeys(order)):
+            with factors[name].fit_context_():
+                model(data)
+                factors[name].fit_()
+            weights[f"{name}.scale_factor"] = factors[name].scale_factor.numpy().copy()
+    assert all(one.fitted for one in factors.values())
 
 
 # ------------------------------------------------------------------------------------------------- eSEN (1.10, 2.24)
