@@ -177,7 +177,7 @@ class _Kept:
         self.gates, self.scalar, self.rest = (
             part.split(size) for part in tensors[0].split([lmax * h, h, lmax * h], dim=1)
         )
-        pairs = [t.view(edges, 2, -1) for t in tensors[1:]]
+        pairs = [t.view(edges, 2, t.shape[1] // 2) for t in tensors[1:]]
         self.pairs = [tuple(part.split(size) for part in (p, p[:, 0], p[:, 1])) for p in pairs]
 
 

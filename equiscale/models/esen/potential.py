@@ -84,8 +84,8 @@ class RadialNetworks(nn.Module):
 
     def last(self, i: int) -> Tensor:
         """The last layer of network ``i``, its bias as a last column."""
-        out = self.nets[i].out
-        return torch.cat([out.weight, out.bias[:, None]], dim=1)  # type: ignore[arg-type, index]
+        net: Radial = self.nets[i]  # type: ignore[assignment]
+        return torch.cat([net.out.weight, net.out.bias[:, None]], dim=1)
 
     def _norm(self, x: Tensor, norms: list) -> Tensor:
         x = layer_norm(x, (self.width,))
@@ -180,8 +180,8 @@ class ESEN(Potential):
         slots = slots.index_copy(0, graph.place, torch.nn.functional.pad(made, (0, rows * c - made.shape[1])))
         x = frames.turn_back(slots, c) / DEGREE
         x = torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], dim=1)
-        # What is differentiated twice, or in mixed precision, takes autograd's own way.
-        plain = r.requires_grad or torch.is_autocast_enabled(r.device.type)
+        # What is differentiated twice, in mixed precision, or has no edges, takes autograd's own way.
+        plain = r.requires_grad or torch.is_autocast_enabled(r.device.type) or not len(r)
         space = None if plain else Workspace(self.layers[0].shape, len(r), hidden)  # type: ignore[arg-type]
         for i, layer in enumerate(self.layers, start=1):
             x = layer(x, frames, hidden[i], self.radial.last(i), space)
