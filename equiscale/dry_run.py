@@ -23,7 +23,7 @@ def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], 
             timings = event.value
     live("")
     head = (
-        f"{'architecture':<13}{'width':>6}{'depth':>6}{'seeds':>6}{'N':>12}{'body':>12}{'D (atoms)':>12}{'steps':>8}"
+        f"{'architecture':<24}{'width':>6}{'depth':>6}{'seeds':>6}{'N':>12}{'body':>12}{'D (atoms)':>12}{'steps':>8}"
         f"{'kappa':>8}{'C (FLOP)':>11}{'ms/step':>9}{'time':>9}"
     )
     lines, total, longest = [head], 0.0, 0.0
@@ -34,7 +34,7 @@ def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], 
         seconds = EVALUATION_SHARE * run.steps * t.step_seconds
         total, longest = total + seeds * seconds, max(longest, seconds)
         lines.append(
-            f"{run.model.kind:<13}{run.model.width:>6}{run.model.depth:>6}{seeds:>6}{t.parameters:>12,}"
+            f"{run.architecture:<24}{run.model.width:>6}{run.model.depth:>6}{seeds:>6}{t.parameters:>12,}"
             f"{t.parameters_body:>12,}{atoms:>12,.0f}{run.steps:>8,}{t.flops_per_atom / t.parameters:>8.1f}"
             f"{3 * t.flops_per_atom * atoms:>11.2e}{1e3 * t.step_seconds:>9.1f}{duration(seconds):>9}"
         )

@@ -48,6 +48,11 @@ class Ladder:
         if not self.seeds or set(self.seeds) & set(self.extra_seeds):
             raise InputError(f"seeds {self.seeds} and extra_seeds {self.extra_seeds} must be distinct and not empty.")
 
+    @property
+    def architecture(self) -> str:
+        """Its name in tables."""
+        return self.runs()[0].architecture
+
     def runs(self) -> list[RunSpec]:
         """Every run, smallest width first; content hashes are filled in by ``Study.runs``."""
         seeded = {self.widths[0], self.widths[len(self.widths) // 2], self.widths[-1]}
@@ -88,8 +93,8 @@ def largest(runs: list[RunSpec]) -> list[RunSpec]:
     are fewer than four widths to predict from)."""
     widths: dict[str, set[int]] = {}
     for run in runs:
-        widths.setdefault(run.model.kind, set()).add(run.model.width)
-    return [r for r in runs if len(w := widths[r.model.kind]) >= 5 and r.model.width == max(w)]
+        widths.setdefault(run.architecture, set()).add(run.model.width)
+    return [r for r in runs if len(w := widths[r.architecture]) >= 5 and r.model.width == max(w)]
 
 
 def load_study(path: str | Path) -> Study:

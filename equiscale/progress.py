@@ -70,7 +70,7 @@ class Board:
 
     def show(self) -> None:
         parts = [
-            f"{self.missing[k].model.kind} w={self.missing[k].model.width} {self.steps[k]}/{self.missing[k].steps}"
+            f"{self.missing[k].architecture} w={self.missing[k].model.width} {self.steps[k]}/{self.missing[k].steps}"
             + (f" L={self.losses[k]:.3f}" if k in self.losses else "")
             for k in self.running
         ]

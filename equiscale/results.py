@@ -75,7 +75,7 @@ class Results:
         """The records of the study's runs that are there."""
         keys = self.declared()["runs"]
         records = [load(self.folder / f"{key}.json") for key in keys if self.done(key)]
-        return sorted(records, key=lambda r: (r.spec.model.kind, r.spec.model.width, r.spec.seed))
+        return sorted(records, key=lambda r: (r.spec.architecture, r.spec.model.width, r.spec.seed))
 
     def timings(self) -> dict[str, dict[str, float]]:
         return self._read("timing") if self._path("timing").exists() else {}

@@ -13,7 +13,7 @@ import numpy as np
 from equiscale.config import canonical, config, from_json, later, to_json
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
-from equiscale.models import ModelConfig
+from equiscale.models import ModelConfig, name
 
 Status = Literal["ok", "did not learn", "diverged"]
 
@@ -117,8 +117,13 @@ class RunSpec:
         """Whole steps only: every step has the same number of structures."""
         return self.steps_per_epoch * self.data.epochs
 
+    @property
+    def architecture(self) -> str:
+        """What a ladder is named in tables: the architecture, its variant, and what it is trained with."""
+        return name(self.model) + (" augmented" if self.data.augment else "")
+
     def __str__(self) -> str:
-        return f"{self.model.kind} w={self.model.width} seed={self.seed}"
+        return f"{self.architecture} w={self.model.width} seed={self.seed}"
 
 
 @config
@@ -227,7 +232,7 @@ def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dic
         spec = record.spec
         about = {
             "run": spec.key,
-            "architecture": spec.model.kind,
+            "architecture": spec.architecture,
             "width": spec.model.width,
             "seed": spec.seed,
         }

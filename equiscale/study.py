@@ -95,8 +95,8 @@ def run_study(
 def _unpredicted(results: Results, last: list[RunSpec]) -> list[RunSpec]:
     """Runs of largest rungs that have no prediction, as long as none of the rung's runs has been trained."""
     known = {(p["architecture"], p["width"]) for p in results.predictions()}
-    seen = {(r.model.kind, r.model.width) for r in last if results.done(r.key)}
-    return [r for r in last if (r.model.kind, r.model.width) not in known | seen]
+    seen = {(r.architecture, r.model.width) for r in last if results.done(r.key)}
+    return [r for r in last if (r.architecture, r.model.width) not in known | seen]
 
 
 def retime(results: Results, *, device: str = "cpu", live: Callable[[str], None]) -> str:
@@ -137,21 +137,21 @@ def predict(
     """What the smaller rungs say of each architecture's largest, for each validation set, before it is trained."""
     rows, _ = table(results.records())
     predictions = []
-    for run in {r.model.kind: r for r in last}.values():
+    for run in {r.architecture: r for r in last}.values():
         timing = timings[_timed_as(run, runs)]
         atoms = run.steps * run.optim.batch_structures * timing["atoms"]
         for validation in Sets:
             try:
                 made = predict_largest(
                     rows,
-                    run.model.kind,
+                    run.architecture,
                     width=run.model.width,
                     N=timing["parameters"],
                     D=atoms,
                     validation=validation,
                 )
             except ValueError as error:  # too few rungs learned: the report says that there was no prediction
-                about = {"architecture": run.model.kind, "width": run.model.width, "validation": validation}
+                about = {"architecture": run.architecture, "width": run.model.width, "validation": validation}
                 predictions.append({**about, "text": str(error)})
                 continue
             predictions.append({**made.to_dict(), "validation": validation})
@@ -180,7 +180,11 @@ def train_one(
 ) -> str:
     """Train one run of a study in this process; its record is the study's."""
     runs = study.runs(data_hashes(study))
-    chosen = [r for r in runs if r.model.width == width and r.seed == seed and architecture in (None, r.model.kind)]
+    chosen = [
+        r
+        for r in runs
+        if r.model.width == width and r.seed == seed and architecture in (None, r.model.kind, r.architecture)
+    ]
     if len(chosen) != 1:
         there = ", ".join(str(r) for r in runs)
         what = "no run" if not chosen else "several runs"

@@ -37,7 +37,7 @@ def tune(
     hashes = data_hashes(study)
     folder = results.folder / "tuning"
     worker = Worker(folder, device)
-    ladders: dict[str, Ladder] = {ladder.model.kind: ladder for ladder in study.ladders}
+    ladders: dict[str, Ladder] = {ladder.architecture: ladder for ladder in study.ladders}
     probes = {
         kind: resolved(
             _spec(ladder, study, ladder.optim.learning_rate, 4, None, min(4000, ladder.data.structures)),
@@ -112,7 +112,7 @@ def _spec(
     model = model if depth is None else replace(model, depth=depth)
     if structures < batch:
         raise InputError(
-            f"the study's tuning.flops {study.tuning.flops:g} do not buy one step of the {ladder.model.kind}: raise it."
+            f"the study's tuning.flops {study.tuning.flops:g} do not buy one step of the {ladder.architecture}: raise it."
         )
     optim = replace(ladder.optim, learning_rate=rate, batch_structures=batch)
     looks = EvalSpec(log_points=0, linear_points=8, structures=ladder.evaluation.structures)
@@ -125,7 +125,7 @@ def _score(record: Any) -> float:
 
 def _point(spec: RunSpec) -> str:
     o = spec.optim
-    return f"{spec.model.kind} depth {spec.model.depth} rate {o.learning_rate:g} batch {o.batch_structures}"
+    return f"{spec.architecture} depth {spec.model.depth} rate {o.learning_rate:g} batch {o.batch_structures}"
 
 
 def _outcome(record: Any) -> str:
@@ -136,7 +136,7 @@ def _outcome(record: Any) -> str:
 
 def _summary(study: Study, ladder: Ladder, grid: list[Any], depths: list[Any]) -> dict[str, Any]:
     """The grid as rows, the best of each at D/8 and at D, and what is suspicious about it, in words."""
-    kind = ladder.model.kind
+    kind = ladder.architecture
 
     def row(record: Any) -> dict[str, Any]:
         o = record.spec.optim

@@ -3,7 +3,6 @@
 Configs import no torch; ``build`` does. ``docs/add-an-architecture.md`` leads through it.
 """
 
-import dataclasses
 from typing import Annotated
 
 from pydantic import Discriminator
@@ -20,14 +19,12 @@ ModelConfig = Annotated[
 ]
 
 
-
 def name(config) -> str:
     """The architecture's name in tables: its kind, and what sets a variant apart (the config's ``variants`` fields)."""
-    fields = {f.name: f.default for f in dataclasses.fields(config)}
-    words = [config.kind]
+    plain, words = type(config)(), [config.kind]
     for field in getattr(config, "variants", ()):
         value = getattr(config, field)
-        if value != fields[field]:
+        if value != getattr(plain, field):
             word = field.replace("_", " ")
             words.append(word if value is True else f"no {word}" if value is False else f"{word}={value}")
     return " ".join(words)

@@ -34,12 +34,24 @@ FALLBACK_SYMBOLS = ("star", "hexagon", "pentagon", "x")
 
 def name_of(architecture: str) -> str:
     """How an architecture is written in print."""
-    return NAMES.get(architecture, str(architecture))
+    kind, _, variant = str(architecture).partition(" ")
+    return f"{NAMES.get(kind, kind)} {variant}".strip()
 
 
 def hue(architecture: str) -> str:
     """An architecture's colour, the same in every figure of every report."""
-    return HUES.get(architecture) or SPARE_HUES[_place(architecture) % len(SPARE_HUES)]
+    kind, _, variant = str(architecture).partition(" ")
+    base = HUES.get(kind) or SPARE_HUES[_place(kind) % len(SPARE_HUES)]
+    return _turned(base, 1 + _place(variant) % 8) if variant else base
+
+
+@lru_cache(maxsize=256)
+def _turned(colour: str, steps: int) -> str:
+    """Another hue of the same lightness, for a variant of an architecture: ``steps`` ninths of the circle in OKLab."""
+    lightness, a, b = _oklab(colour)
+    angle = 2 * math.pi * steps / 9
+    turn = (a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle))
+    return _hex(np.array([lightness, *turn]))
 
 
 def symbol(architecture: str) -> str:
@@ -240,4 +252,5 @@ def share(value: float) -> str:
 def rank(architecture: str) -> tuple[int, str]:
     """Sorts architectures as the paper's tables do, others behind by name."""
     known = list(NAMES)
-    return (known.index(architecture) if architecture in known else len(known), architecture)
+    kind = str(architecture).partition(" ")[0]
+    return (known.index(kind) if kind in known else len(known), architecture)

@@ -50,7 +50,12 @@ def variants() -> list:
         if "translation_invariant" in {f.name for f in dataclasses.fields(cls)}:
             made = small(cls, translation_invariant=False)
             found.append(pytest.param(made, id=f"{made.kind}-absolute"))
-        for ablation in (dict(force_head="tied"), dict(centered=True)):
+        for ablation in (
+            dict(force_head="tied"),
+            dict(centered=True),
+            dict(edges="distances"),
+            dict(absolute_directions=True),
+        ):
             if set(ablation) <= {f.name for f in dataclasses.fields(cls)}:
                 made = small(cls, **ablation)
                 found.append(pytest.param(made, id=f"{made.kind}-{next(iter(ablation))}"))

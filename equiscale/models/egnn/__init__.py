@@ -35,6 +35,7 @@ class EGNNConfig:
     equivariant: ClassVar[bool] = True
     reflection_equivariant: ClassVar[bool] = True
     equivariance_tolerance: ClassVar[float] = 1e-9  # exact: round-off in float64
+    variants: ClassVar[tuple[str, ...]] = ("vector_channels",)  # told apart in tables
     symmetric_edges: ClassVar[bool] = False
     translation_invariant: ClassVar[bool] = True
 

@@ -44,6 +44,7 @@ class EScAIPConfig:
     charge_spin: bool = later(False)  # embed a structure's total charge and spin multiplicity too
 
     equivariance_tolerance: ClassVar[float] = 1e-9  # exact: round-off in float64
+    variants: ClassVar[tuple[str, ...]] = ("force_head",)  # told apart in tables
     symmetric_edges: ClassVar[bool] = False
     translation_invariant: ClassVar[bool] = True
     extensive: ClassVar[bool] = True  # energies are summed, far fragments do not see each other

@@ -34,6 +34,7 @@ class ESENConfig:
     absolute_directions: bool = False  # True: the edge's direction in space enters too, which breaks the symmetry
     charge_spin: bool = False
 
+    variants: ClassVar[tuple[str, ...]] = ("lmax", "mmax", "absolute_directions")  # told apart in tables
     symmetric_edges: ClassVar[bool] = False
     translation_invariant: ClassVar[bool] = True
     extensive: ClassVar[bool] = True

@@ -30,15 +30,23 @@ class MPNNConfig:
     forces: Literal["direct", "conservative"] = "direct"
     translation_invariant: bool = True  # False: absolute positions are embedded too (appendix J)
     charge_spin: bool = later(False)  # embed a structure's total charge and spin multiplicity too
+    edges: Literal["vectors", "distances"] = later("vectors")  # distances: its equivariant twin, forces along edges
 
-    equivariant: ClassVar[bool] = False
-    reflection_equivariant: ClassVar[bool] = False
     equivariance_tolerance: ClassVar[float] = 1e-9  # exact: round-off in float64
+    variants: ClassVar[tuple[str, ...]] = ("translation_invariant", "edges")  # told apart in tables
     symmetric_edges: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.forces == "conservative" and self.envelope == "none":
             raise InputError("conservative forces need an envelope: set envelope='polynomial' in the MPNN's config.")
+
+    @property
+    def equivariant(self) -> bool:
+        return self.edges == "distances" and self.translation_invariant
+
+    @property
+    def reflection_equivariant(self) -> bool:
+        return self.equivariant
 
     @property
     def extensive(self) -> bool:
@@ -58,7 +66,10 @@ class MPNNConfig:
             node -= w * w
         if not self.translation_invariant:
             node += 3 * w
-        return 2.0 * (counts.atoms * node + counts.edges * (3 * low + self.num_radial * (w - low)))
+        edge = 3 * low + self.num_radial * (w - low)
+        if self.edges == "distances" and self.forces == "direct":
+            node, edge = node - 3 * w, edge + w
+        return 2.0 * (counts.atoms * node + counts.edges * edge)
 
     def build(self):
         from equiscale.models.mpnn.potential import MPNN

@@ -43,7 +43,9 @@ class MPNN(Potential):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.energy = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, 1))
         direct = config.forces == "direct"
-        self.force = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, 3)) if direct else None
+        # Along edges, one number per edge in place of three per atom.
+        outputs = 3 if config.edges == "vectors" else 1
+        self.force = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, outputs)) if direct else None
 
     def input_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.embed.parameters()
@@ -54,7 +56,12 @@ class MPNN(Potential):
     def forward(self, graph: AtomGraph) -> AtomicOutput:
         r = graph.vectors
         d = safe_norm(r)
-        edge = silu(torch.cat([self.edge_vector(r), self.edge_radial(self.basis(d))], dim=1))  # (edges, w)
+        if self.config.edges == "vectors":
+            raw = r
+        else:  # three invariants in place of the vector's components: the same N
+            x = d[:, None] / self.config.cutoff
+            raw = torch.cat([x, x**2, x**3], dim=1)
+        edge = silu(torch.cat([self.edge_vector(raw), self.edge_radial(self.basis(d))], dim=1))  # (edges, w)
         smooth = envelope(self.config.envelope, d, self.config.cutoff)
         edge = edge if smooth is None else edge * smooth[:, None]
         h = self.embed(graph.numbers)  # (atoms, w)
@@ -64,4 +71,12 @@ class MPNN(Potential):
         per_edge = graph.degree.clamp(min=1).to(h.dtype).reciprocal()[:, None] if mean else None
         for layer in self.layers:
             h = layer(h, edge, per_edge, graph)
-        return AtomicOutput(self.energy(h).squeeze(-1), None if self.force is None else self.force(h))
+        energy = self.energy(h).squeeze(-1)
+        if self.force is None:
+            return AtomicOutput(energy)
+        if self.config.edges == "vectors":
+            return AtomicOutput(energy, self.force(h))
+        hidden, out = self.force[:2](h), self.force[2]
+        both = hidden.index_select(0, graph.sender) + hidden.index_select(0, graph.receiver)
+        pull = out(both * edge) * (r / d.clamp(min=1e-9)[:, None])
+        return AtomicOutput(energy, sum_by(graph.receiver, pull, len(h)))
