@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from equiscale import models
 from equiscale.config import canonical, config, from_json, later, to_json
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
-from equiscale.models import ModelConfig, name
+from equiscale.models import ModelConfig
 
 Status = Literal["ok", "did not learn", "diverged"]
 
@@ -120,7 +121,7 @@ class RunSpec:
     @property
     def architecture(self) -> str:
         """What a ladder is named in tables: the architecture, its variant, and what it is trained with."""
-        return name(self.model) + (" augmented" if self.data.augment else "")
+        return models.name(self.model) + (" augmented" if self.data.augment else "")
 
     def __str__(self) -> str:
         return f"{self.architecture} w={self.model.width} seed={self.seed}"

@@ -112,7 +112,7 @@ def _spec(
     model = model if depth is None else replace(model, depth=depth)
     if structures < batch:
         raise InputError(
-            f"the study's tuning.flops {study.tuning.flops:g} do not buy one step of the {ladder.architecture}: raise it."
+            f"the study's tuning.flops {study.tuning.flops:g} do not buy one step of {ladder.architecture}: raise it."
         )
     optim = replace(ladder.optim, learning_rate=rate, batch_structures=batch)
     looks = EvalSpec(log_points=0, linear_points=8, structures=ladder.evaluation.structures)

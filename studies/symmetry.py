@@ -1,12 +1,12 @@
 """Does symmetry pay, and which part of it? Six architectures, minimal pairs, eSEN's degrees, EGNN's vector channels.
 
 The laptop preset: one pass over 16,000 structures of the built-in set (4,000 updates of 4), an hour or two on two
-cores, resumable. `EQUISCALE_PRESET=smoke` is for tests (minutes become seconds), `EQUISCALE_PRESET=gpu` for one GPU: the
-whole set, wider rungs and three seeds. Every pair differs in symmetry alone: same skeleton, and N and FLOPs within a few
-per cent.
+cores, resumable. ``EQUISCALE_PRESET=smoke`` is for tests, ``EQUISCALE_PRESET=gpu`` for one GPU: the whole set, wider
+rungs, three seeds at the ends. Pairs differ in symmetry alone: same skeleton, N and FLOPs within a few per cent.
 """
 
 import os
+from dataclasses import replace
 
 from equiscale.errors import InputError
 from equiscale.ladder import Ladder, Study
@@ -45,6 +45,10 @@ def esen(lmax: int, **fields) -> ESENConfig:
     return ESENConfig(depth=2, lmax=lmax, mmax=min(2, lmax), hidden=16, envelope="polynomial", **INPUT, **fields)
 
 
+# Rates at the base width: `equiscale tune` for the first two, a pilot of four rates (docs/log.md) for the others.
+MPNN_RATE, EGNN_RATE = 2e-2, 1e-2
+GEMNET_RATE, ESEN_RATE, ESCAIP_RATE, TRANSFORMER_RATE = 5e-3, 5e-3, 2e-3, 2e-3
+
 MPNN = MPNNConfig(depth=5, **INPUT)
 EGNN = EGNNConfig(depth=4, **INPUT)
 ESCAIP = EScAIPConfig(depth=2, cutoff=6.0, elements=ELEMENTS, num_radial=32)
@@ -54,20 +58,17 @@ STUDY = Study(
     name="symmetry" if PRESET == "laptop" else f"symmetry-{PRESET}",
     title="Does symmetry pay, and which part of it?",
     ladders=(
-        ladder(MPNN, (12, 20, 34, 56, 90, 144, 230, 360, 576), 2e-2, 32),
-        ladder(MPNN, (12, 34, 90, 230, 360, 576)[: min(RUNGS, 3)], 2e-2, 32, augment=True),
-        ladder(MPNNConfig(depth=5, edges="distances", **INPUT), (12, 34, 90, 230), 2e-2, 32),
-        ladder(EGNN, (4, 6, 9, 16, 25, 40, 64, 100, 160), 1e-2, 16),
-        *(
-            ladder(EGNNConfig(depth=4, vector_channels=e, **INPUT), (9, 16, 25), 1e-2, 16)
-            for e in (1, 2, 8)
-        ),
-        ladder(GEMNET, (4, 8, 12, 20, 32, 48, 72, 108, 160), 5e-3, 16),
-        ladder(esen(2), (2, 3, 4, 6, 10, 16, 24, 36, 54), 5e-3, 8),
-        *(ladder(esen(lmax), (3, 6, 12, 24), 5e-3, 8) for lmax in (1, 3, 4)),
-        ladder(esen(2, absolute_directions=True), (3, 6, 12, 24), 5e-3, 8),
-        ladder(ESCAIP, (16, 32, 48, 64), 2e-3, 32),
-        ladder(EScAIPConfig(force_head="tied", depth=2, cutoff=6.0, elements=ELEMENTS, num_radial=32), (16, 32, 48, 64), 2e-3, 32),
-        ladder(TransformerConfig(depth=4, elements=ELEMENTS), (16, 32, 64, 128), 2e-3, 32),
+        ladder(MPNN, (12, 20, 34, 56, 90, 144, 230, 360, 576), MPNN_RATE, 32),
+        ladder(MPNN, (12, 34, 90), MPNN_RATE, 32, augment=True),
+        ladder(MPNNConfig(depth=5, edges="distances", **INPUT), (12, 34, 90), MPNN_RATE, 32),
+        ladder(EGNN, (4, 6, 9, 16, 25, 40, 64, 100, 160), EGNN_RATE, 16),
+        *(ladder(EGNNConfig(depth=4, vector_channels=e, **INPUT), (9, 16, 25), EGNN_RATE, 16) for e in (1, 2, 8)),
+        ladder(GEMNET, (4, 8, 12, 20, 32, 48, 72, 108, 160), GEMNET_RATE, 8),
+        ladder(esen(2), (2, 3, 4, 6, 10, 16, 24, 36, 54), ESEN_RATE, 6),
+        *(ladder(esen(lmax), (3, 6, 12), ESEN_RATE, 6) for lmax in (1, 3, 4)),
+        ladder(esen(2, absolute_directions=True), (3, 6, 12), ESEN_RATE, 6),
+        ladder(ESCAIP, (16, 32, 48), ESCAIP_RATE, 32),
+        ladder(replace(ESCAIP, force_head="tied"), (16, 32, 48), ESCAIP_RATE, 32),
+        ladder(TransformerConfig(depth=4, elements=ELEMENTS), (16, 32, 64, 128), TRANSFORMER_RATE, 64),
     ),
-)  # fmt: skip
+)

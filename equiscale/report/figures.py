@@ -8,6 +8,7 @@ from equiscale.report.frontier_figures import frontier, summary
 from equiscale.report.learning_figures import foretold, gap, parts
 from equiscale.report.material import Material
 from equiscale.report.surface_figures import allocation, kappa, loss_against_data, loss_against_size
+from equiscale.report.variant_figures import variants
 
 IDS = (
     "summary",
@@ -41,4 +42,7 @@ def drawings(material: Material) -> dict[str, Drawing]:
         gap(material),
         parts(material),
     )
+    side_by_side = variants(material)
+    if side_by_side.panels:  # only where a study has variants
+        made = (*made, side_by_side)
     return {d.id: d for d in made}

@@ -49,7 +49,7 @@ SECTIONS = (
         "trust",
         "How far to trust it",
         "What happens to the numbers when they are asked for in another way.",
-        ("cutoffs", "specifications", "prediction", "predictions", "gap", "warnings"),
+        ("variants", "cutoffs", "specifications", "prediction", "predictions", "gap", "warnings"),
     ),
     Section(
         "parts-of-the-loss", "Energy and force", "The two terms of the loss, learned at different speeds.", ("parts",)

@@ -1,0 +1,41 @@
+"""Variants of an architecture side by side: who shares a panel, what a point is, and names and hues of variants."""
+
+import numpy as np
+import pytest
+
+from equiscale.report import figures, style
+from equiscale.report.drawing import Line
+from equiscale.report.material import Material
+from equiscale.report.variant_figures import variants
+
+
+@pytest.fixture
+def varied(full) -> Material:
+    table, facts, analyses = full
+    names = np.asarray(table["architecture"]).astype("<U40")
+    names[names == "egnn"] = "mpnn augmented"
+    return Material.of({**table, "architecture": names}, facts, analyses)
+
+
+def test_variants_share_a_panel_and_a_point_is_a_rungs_end(varied):
+    (panel,) = variants(varied).panels
+    assert panel.title == "MPNN"
+    lines = {m.key: m for m in panel.marks if isinstance(m, Line)}
+    assert set(lines) == {"mpnn", "mpnn augmented"}
+    for name, line in lines.items():
+        ends = {}
+        for curve in varied.of_architecture(name):
+            ends.setdefault(curve.width, []).append(curve.last(varied.loss))
+        np.testing.assert_allclose(line.y, [np.median(ends[w]) for w in sorted(ends)])
+
+
+def test_a_study_without_variants_has_no_such_figure(full, varied):
+    assert "variants" not in figures.drawings(Material.of(*full))
+    assert "variants" in figures.drawings(varied)
+
+
+def test_variants_have_names_and_hues_of_their_own():
+    names = ["esen", "esen lmax=1", "esen lmax=2", "esen lmax=3", "escaip", "escaip force head=tied"]
+    assert [style.name_of(n) for n in names[:2]] == ["eSEN", "eSEN lmax=1"]
+    assert len({style.hue(n) for n in names}) == len(names)
+    assert sorted(["other", "esen lmax=2", "mpnn"], key=style.rank) == ["mpnn", "esen lmax=2", "other"]
