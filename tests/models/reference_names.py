@@ -147,12 +147,28 @@ def gemnet_links(config: GemNetOCConfig) -> Iterator[Link]:
             yield linear(f"{ours}.{j}.first", f"{there}.{j + first}.dense_mlp.0")
             yield linear(f"{ours}.{j}.second", f"{there}.{j + first}.dense_mlp.1")
 
+    def quadruplets(ours: str, there: str) -> Iterator[Link]:
+        yield linear(f"{ours}.message", f"{there}.dense_db")
+        yield linear(f"{ours}.radial", f"{there}.mlp_rbf")
+        yield scale(f"{ours}.scale_radial", f"{there}.scale_rbf")
+        yield linear(f"{ours}.down", f"{there}.down_projection")
+        yield linear(f"{ours}.angular", f"{there}.mlp_cbf")
+        yield scale(f"{ours}.scale_angular", f"{there}.scale_cbf")
+        yield linear(f"{ours}.bilinear", f"{there}.mlp_sbf.bilinear")
+        yield scale(f"{ours}.scale_sum", f"{there}.scale_sbf_sum")
+        yield linear(f"{ours}.forth", f"{there}.up_projection_ca")
+        yield linear(f"{ours}.back", f"{there}.up_projection_ac")
+
     yield Link("embed.table.weight", "atom_emb.embeddings.weight")
     yield from concatenation("embed_edge", "edge_emb", n)
     yield linear("triplet_radial", "mlp_rbf_tint")
     yield linear("atom_radial", "mlp_rbf_h")
     yield linear("output_radial", "mlp_rbf_out")
     yield basis("angular", "mlp_cbf_tint")
+    if config.quadruplets:
+        yield linear("quadruplets.heard", "mlp_rbf_qint")
+        yield basis("quadruplets.middle", "mlp_cbf_qint")
+        yield basis("quadruplets.spherical", "mlp_sbf_qint")
     for i in range(config.depth):
         ours, there = f"blocks.{i}", f"int_blocks.{i}"
         trip, triplets = f"{ours}.triplets", f"{there}.trip_interaction"
@@ -165,6 +181,8 @@ def gemnet_links(config: GemNetOCConfig) -> Iterator[Link]:
         yield scale(f"{trip}.scale_sum", f"{triplets}.scale_cbf_sum")
         yield linear(f"{trip}.forth", f"{triplets}.up_projection_ca")
         yield linear(f"{trip}.back", f"{triplets}.up_projection_ac")
+        if config.quadruplets:
+            yield from quadruplets(f"{ours}.quadruplets", f"{there}.quad_interaction")
         yield from residuals(f"{ours}.before", f"{there}.layers_before_skip", 2)
         yield from residuals(f"{ours}.after", f"{there}.layers_after_skip", 2)
         yield linear(f"{ours}.atoms.radial", f"{there}.atom_update.dense_rbf")
