@@ -232,6 +232,9 @@ class LiteralGemNetOC(Potential):
             if name.endswith(f"{whole}.weight"):
                 parts = [name.replace(".weight", f".{part}.weight") for part in ("sender", "receiver", "edge")]
                 return torch.cat([theirs[p] for p in parts], dim=1)
+        shared = {"quadruplet_radial": "heard", "middle": "middle", "spherical": "spherical"}
+        if (first := name.split(".")[0]) in shared:
+            return theirs[f"quadruplets.{shared[first]}.weight"]
         for head in ("energy", "force"):
             for here, there in (("0.weight", "join.weight"), ("2.weight", "out.weight")):
                 if name == f"{head}.{here}":

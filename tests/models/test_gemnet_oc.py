@@ -17,15 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from equiscale.data.structure import Structure
-from equiscale.graph import Counts
+from equiscale.graph import Counts, sum_by
 from equiscale.models import GemNetOCConfig
 from equiscale.models.base import count_parameters, graph_for
+from equiscale.models.gemnet_oc import quadruplets
 from equiscale.models.gemnet_oc.layers import Scale, mean_variance
 from equiscale.models.gemnet_oc.potential import GemNetOC
 from equiscale.predict import TrainedPotential, predict
 from equiscale.train.record import train
 
 SMALL = GemNetOCConfig(width=8, depth=2, num_radial=12, cutoff=4.0, max_neighbors=None)
+QUADRUPLETS = replace(SMALL, quadruplets=True, quadruplet_neighbors=4, quadruplet_cutoff=3.5)
 CROWD = crystal(3, seed=3, edge=2.5)  # many images: more than 49 neighbours
 
 
@@ -77,6 +79,21 @@ def test_kappa_is_near_the_papers():
         assert 34.3 < config.flops(counts) / n / numbers(config) < 35.4
 
 
+@pytest.mark.parametrize("width", [8, 32, 100])
+def test_quadruplets_add_the_published_parameters(width):
+    more = numbers(GemNetOCConfig(width=width, quadruplets=True)) - numbers(GemNetOCConfig(width=width))
+    assert more == 4 * width * width + 448 * width + 350208
+
+
+def test_literal_flops_with_quadruplets_are_the_formula():
+    """Exact for complete graphs of equal molecules: the formula takes the number of quadruplets from degrees."""
+    config = GemNetOCConfig(width=16, depth=2, quadruplets=True)
+    graph = graph_for(config, random_molecules(2, 11, 11, seed=1))
+    with FlopCounterMode(display=False) as counter:
+        LiteralGemNetOC(config)(graph)
+    assert counter.get_total_flops() == pytest.approx(config.flops(graph.counts), rel=0.01)
+
+
 @pytest.mark.parametrize("width", [4, 32, 65])
 def test_literal_flops_are_the_formula(width):
     config = GemNetOCConfig(width=width)
@@ -95,6 +112,32 @@ def test_literal_flops_are_the_formula(width):
 def test_fast_formulation_equals_the_literal_one(structures, fused):
     """Outputs and every gradient: would catch a wrong split, a lost 1/√2 or scale, an own term, a swapped edge."""
     equal_to_literal(SMALL, structures, fused)
+
+
+LINES = [Structure(np.array([6, 8, 7, 1]), np.array([[0.0, 0, 0], [1.2, 0, 0], [-1.2, 0, 0], [2.4, 0, 0]])),
+         Structure(np.array([6, 8, 7, 1, 1]),
+                   np.array([[0.0, 0, 0], [1.2, 0, 0], [-1.2, 0, 0], [2.4, 0.1, 1.0], [-2, 0.4, -1.0]]))]  # fmt: skip
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "composed"])
+@pytest.mark.parametrize(
+    "structures",
+    [random_molecules(3, 2, 9, seed=2), random_molecules(2, 1, 2, seed=2), [crystal(4, seed=3)]],
+    ids=["molecules", "pairs", "crystal"],
+)
+def test_quadruplets_equal_the_literal_ones(structures, fused, monkeypatch):
+    """Every chain once, none with c = d, in pieces as in one: a moment lost or counted twice would show."""
+    monkeypatch.setattr(quadruplets, "PIECE", 16)
+    equal_to_literal(QUADRUPLETS, structures, fused)
+
+
+def test_atoms_in_line_have_the_published_dihedral():
+    """π/2 wherever one end is in line with the middle edge; energies only, the literal has no derivative there."""
+    fast = made(QUADRUPLETS)
+    slow = LiteralGemNetOC(QUADRUPLETS).double().load(fast)
+    graph = graph_of(QUADRUPLETS, LINES)
+    for a, b in zip(vars(fast(graph)).values(), vars(slow(graph)).values()):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def equal_to_literal(config, structures, fused: bool) -> None:
@@ -119,9 +162,11 @@ def equal_to_literal(config, structures, fused: bool) -> None:
         torch.testing.assert_close(slow.of(name, found), p.grad, rtol=1e-9, atol=1e-10, msg=name)
 
 
-def test_forms_no_tensor_of_triplets_and_channels():
-    """With 60 neighbours nothing is larger than 7·49 numbers an edge (a triplet's 32 would be 1920)."""
-    config = replace(SMALL, width=32, depth=1, cutoff=20.0)
+@pytest.mark.parametrize("quads", [False, True], ids=["triplets", "quadruplets"])
+def test_forms_no_tensor_of_triplets_and_channels(quads):
+    """With 60 neighbours at most 512 numbers an edge, a triplet's 32 would be 1920. With quadruplets 32·49, the
+    functions of an edge's length; one number for each would be 8·60, times 32 channels."""
+    config = replace(SMALL, width=32, depth=1, cutoff=20.0, quadruplets=quads)
     graph = graph_for(config, random_molecules(1, 61, 61, seed=5))
     largest = 0
 
@@ -137,7 +182,7 @@ def test_forms_no_tensor_of_triplets_and_channels():
     with Watch():
         potential(graph)
     assert graph.max_degree == 60
-    assert largest <= 512 * len(graph.receiver)
+    assert largest <= (1568 if quads else 512) * len(graph.receiver)
 
 
 def test_two_hundred_neighbors():
@@ -177,8 +222,13 @@ def test_each_reason_not_to_be_smooth_makes_a_jump():
 def test_conservative_forces_need_an_envelope():
     with pytest.raises(ValidationError, match="envelope"):
         GemNetOCConfig(forces="conservative", envelope="none")
+
+
+def test_middle_edges_are_edges():
     with pytest.raises(ValidationError, match="quadruplet_cutoff"):
         GemNetOCConfig(quadruplet_cutoff=11.0)
+    with pytest.raises(ValidationError, match="quadruplet_neighbors"):
+        GemNetOCConfig(quadruplets=True, max_neighbors=5)
 
 
 # --- scale factors -------------------------------------------------------------------------------------------------
@@ -215,6 +265,33 @@ def test_scale_factors_keep_the_variance():
     assert seen.keys() == fitted.keys()
     for name, ratio in seen.items():
         assert ratio.item() == pytest.approx(1.0, rel=1e-9), name
+
+
+def test_scale_factors_of_quadruplets_keep_the_variance():
+    """The third of a quadruplet interaction, against every quadruplet listed: the reference is what each one holds."""
+    potential = made(QUADRUPLETS)
+    graph = graph_of(QUADRUPLETS, random_molecules(6, 5, 8, seed=8))
+    potential.prepare(graph)
+    first = scales(potential)
+    assert len(first) == 6 * 2 + 2 * 3
+    slow = LiteralGemNetOC(QUADRUPLETS).double().load(potential)
+    found = []
+
+    def watch(module, inputs):
+        m, radial, chains, _ = inputs
+        x = module.down(module.message(m) * module.radial(radial) * module.scale_radial)
+        before = x[chains.heard]
+        x = before * module.angular(chains.circular)
+        found.append((x.var(0).mean() / before.var(0).mean()).rsqrt() / module.scale_angular)
+        each = (x * module.scale_angular)[chains.triplet]
+        q = torch.bmm(chains.rad_w, sum_by(chains.out, torch.bmm(chains.both[:, :, None], each[:, None]), len(m)))
+        found.append((module.bilinear(q.flatten(1)).var(0).mean() / each.var(0).mean()).rsqrt() / module.scale_sum)
+
+    for block in slow.blocks:
+        block.quadruplets.register_forward_pre_hook(watch)
+    slow(graph)
+    assert len(found) == 4
+    assert all(ratio.item() == pytest.approx(1.0, rel=1e-9) for ratio in found)
 
 
 def test_scale_factors_need_two_rows():

@@ -55,6 +55,8 @@ class GemNetOCConfig:
             )
         if self.middle_cutoff > self.cutoff:
             raise InputError("quadruplet_cutoff cannot exceed the cutoff: middle edges are edges of the graph.")
+        if self.quadruplets and (self.max_neighbors or 2**31) < (self.quadruplet_neighbors or 0):
+            raise InputError("quadruplet_neighbors cannot exceed max_neighbors: middle edges are edges of the graph.")
 
     @property
     def middle_cutoff(self) -> float:
@@ -97,7 +99,7 @@ class GemNetOCConfig:
         edge += self.depth * (w * w + (BASIS + 3 * QUADRUPLET) * w + interior)
         total = counts.edges * edge + middle * counts.atoms * n * DEGREES * BASIS
         total += triplets * (DEGREES * BASIS + self.depth * BASIS * QUADRUPLET)
-        return total + quadruplets * self.depth * angles * QUADRUPLET
+        return float(total + quadruplets * self.depth * angles * QUADRUPLET)
 
     def build(self):
         from equiscale.models.gemnet_oc.potential import GemNetOC

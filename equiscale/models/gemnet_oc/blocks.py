@@ -22,6 +22,7 @@ from equiscale.models.gemnet_oc.layers import (
     residuals,
     split_matrix,
 )
+from equiscale.models.gemnet_oc.quadruplets import QuadrupletRadials, Quadruplets
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class Batch:
     triplet_radial: Float[Tensor, "edges basis"]  # of the edge that is heard
     atom_radial: Float[Tensor, "edges basis"]
     output_radial: Float[Tensor, "edges basis"]
+    quadruplets: QuadrupletRadials | None
 
 
 class EdgeEmbedding(nn.Module):
@@ -106,6 +108,7 @@ class Block(nn.Module):
         w = config.width
         self.skip = matrix(w, w)
         self.triplets = Triplets(w)
+        self.quadruplets = Quadruplets(w) if config.quadruplets else None
         self.before = nn.ModuleList(Residual(w) for _ in range(2))
         self.after = nn.ModuleList(Residual(w) for _ in range(2))
         self.atoms = AtomSum(w)
@@ -114,9 +117,16 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, m: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         fused = batch.fused
-        skip, message = dense(m, self.skip.weight, self.triplets.message.weight, fused=fused)
-        # Both sums of two, of an edge and its counter edge and of the skip and what is heard, are over √2.
-        x = torch.add(skip, self.triplets(message, batch), alpha=HALF) * HALF
+        weights = [self.skip.weight, self.triplets.message.weight]
+        if self.quadruplets is None or batch.quadruplets is None:
+            skip, message = dense(m, *weights, fused=fused)
+            heard, summands = self.triplets(message, batch), 2
+        else:
+            skip, message, chained = dense(m, *weights, self.quadruplets.message.weight, fused=fused)
+            heard = self.triplets(message, batch) + self.quadruplets(chained, batch.quadruplets, fused)
+            summands = 3
+        # A sum of n equals is over √n, that of an edge and its counter edge over √2.
+        x = torch.add(skip, heard, alpha=HALF) * summands**-0.5
         m = residuals(x, self.before, m, fused=fused)
         m = residuals(m, self.after, fused=fused)
         h = self.atoms(m, batch.atom_radial, h, batch)

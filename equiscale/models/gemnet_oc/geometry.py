@@ -54,7 +54,7 @@ class Angles:
     @staticmethod
     def of(graph: AtomGraph, unit: Float[Tensor, "edges 3"]) -> Angles:
         atoms, slots = len(graph.numbers), graph.max_degree
-        pieces = cut(graph)
+        pieces = cut(graph, PIECE)
         if slots <= HARMONICS:
             u = graph.pad(unit)
             other = 1 - torch.eye(slots, dtype=unit.dtype, device=unit.device)
@@ -97,13 +97,13 @@ class Angles:
         return inner.view((a1 - a0) * slots, t)
 
 
-def cut(graph: AtomGraph) -> list[tuple[int, int, int, int]]:
-    """Consecutive atoms with the edges that arrive at them, about ``PIECE`` edges each; on a GPU all at once."""
+def cut(graph: AtomGraph, size: int) -> list[tuple[int, int, int, int]]:
+    """Consecutive atoms with the edges that arrive at them, about ``size`` edges each; on a GPU all at once."""
     atoms, edges = len(graph.numbers), len(graph.receiver)
     if graph.receiver.is_cuda or not edges:
         return [(0, atoms, 0, edges)]
     ends = graph.degree.cumsum(0)
-    last = (torch.searchsorted(ends, PIECE * torch.arange(1, edges // PIECE + 1)) + 1).unique()
+    last = (torch.searchsorted(ends, size * torch.arange(1, edges // size + 1)) + 1).unique()
     stops = [a for a in last.tolist() if a < atoms] + [atoms]
     stop_edges = [0, *ends[torch.tensor(stops) - 1].tolist()]
     return list(zip([0, *stops[:-1]], stops, stop_edges[:-1], stop_edges[1:]))

@@ -25,6 +25,7 @@ from equiscale.models.gemnet_oc import BASIS, DEGREES, GemNetOCConfig
 from equiscale.models.gemnet_oc.blocks import Batch, Block, EdgeEmbedding, Output
 from equiscale.models.gemnet_oc.geometry import Angles, directions
 from equiscale.models.gemnet_oc.layers import Residual, Scale, dense_over, matrix, residuals
+from equiscale.models.gemnet_oc.quadruplets import QuadrupletBasis
 from equiscale.radial import RadialBasis, envelope
 
 ROWS = 83
@@ -46,7 +47,9 @@ class Head(nn.Module):
         if scales:
             factors = torch.stack([s.factor for s in scales])
             weight = weight * factors.repeat_interleave(weight.shape[1] // len(scales))
-        return self.out(residuals(dense_over(parts, weight, fused=fused), self.residuals, fused=fused))
+        x = residuals(dense_over(parts, weight, fused=fused), self.residuals, fused=fused)
+        with torch.autocast(x.device.type, enabled=False):  # the last product as published: never of halves
+            return self.out(x.to(self.out.weight.dtype))
 
 
 class GemNetOC(Potential):
@@ -63,6 +66,7 @@ class GemNetOC(Potential):
         self.angular = matrix(n, BASIS * DEGREES)  # rows i·7 + l
         with torch.no_grad():
             self.angular.weight.div_(math.sqrt(DEGREES))  # its fan-in: radial functions × angular functions
+        self.quadruplets = QuadrupletBasis(config) if config.quadruplets else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.outputs = nn.ModuleList(Output(w, direct) for _ in range(config.depth + 1))
         self.energy = Head(config.depth + 1, w)
@@ -74,6 +78,8 @@ class GemNetOC(Potential):
             yield from self.state.parameters()
         for made in (self.embed_edge.edge, self.triplet_radial, self.atom_radial, self.output_radial, self.angular):
             yield from made.parameters()
+        if self.quadruplets is not None:
+            yield from self.quadruplets.parameters()
 
     def prepare(self, graph: AtomGraph) -> None:
         """Fit every scale factor, in the order of their use, in one pass: each sees the outputs of fitted ones."""
@@ -100,7 +106,10 @@ class GemNetOC(Potential):
         weight = torch.cat([m.weight for m in maps])
         at_edge, heard, atom, output, angular = linear(rbf, weight).split([m.out_features for m in maps], dim=1)
         angular = angular.reshape(-1, BASIS, DEGREES)
-        batch = Batch(graph, fused, Angles.of(graph, unit), angular, heard, atom, output)
+        with torch.autocast(r.device.type, enabled=False):  # angles have no weights and need their digits
+            angles = Angles.of(graph, unit)
+            chains = None if self.quadruplets is None else self.quadruplets(graph, unit, d, rbf)
+        batch = Batch(graph, fused, angles, angular, heard, atom, output, chains)
 
         h = self.embed(graph.numbers)
         h = h if self.state is None else h + self.state(graph)
