@@ -13,7 +13,7 @@ from models.stated import Stated
 
 from equiscale.models.base import count_parameters
 
-GOLDEN = [p for p in sorted((Path(__file__).parent / "golden").glob("*.json")) if "quadruplets" not in p.stem]
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
