@@ -1,4 +1,4 @@
-"""The first study: how an unconstrained and two equivariant potentials scale on real molecules, in a quarter of an hour."""
+"""The first study: how an unconstrained and two equivariant potentials scale on real molecules, in under 14 minutes."""
 
 from equiscale.ladder import Ladder, Study
 from equiscale.models import EGNNConfig, ESENConfig, MPNNConfig
