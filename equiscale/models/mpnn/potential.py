@@ -11,6 +11,7 @@ from torch.nn.functional import silu
 from equiscale.graph import AtomGraph, safe_norm, sum_by
 from equiscale.models.base import AtomicOutput, ChargeSpinEmbedding, ElementEmbedding, Potential, norm
 from equiscale.models.mpnn import MPNNConfig
+from equiscale.models.mpnn.messages import gather_multiply_sum
 from equiscale.radial import RadialBasis, envelope
 
 
@@ -24,7 +25,7 @@ class Layer(nn.Module):
         self.lin2 = nn.Linear(config.width, config.width)
 
     def forward(self, h, edge, per_edge, graph: AtomGraph):
-        m = sum_by(graph.receiver, h.index_select(0, graph.sender) * edge, len(h))
+        m = gather_multiply_sum(h, edge, graph)
         m = m if per_edge is None else m * per_edge
         return h + silu(self.lin2(silu(self.lin1(silu(self.norm(m, graph))))))
 
