@@ -28,7 +28,7 @@ IDS = (
 
 def drawings(material: Material) -> dict[str, Drawing]:
     """All figures by id; one that the records cannot show is there too, and says why."""
-    made = (
+    made = [
         summary(material),
         frontier(material, "C"),
         frontier(material, "H_train"),
@@ -41,8 +41,8 @@ def drawings(material: Material) -> dict[str, Drawing]:
         foretold(material),
         gap(material),
         parts(material),
-    )
+    ]
     side_by_side = variants(material)
     if side_by_side.panels:  # only where a study has variants
-        made = (*made, side_by_side)
+        made.append(side_by_side)
     return {d.id: d for d in made}
