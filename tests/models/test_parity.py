@@ -73,7 +73,8 @@ def test_kappa_is_near_the_papers():
 @pytest.mark.parametrize("periodic", [False, True], ids=["molecules", "crystal"])
 def test_fast_formulation_equals_the_literal_one(monkeypatch, kind, periodic):
     """Outputs and every gradient, float64: would catch a wrong split, a transposed Φ, a lost 1/E or mean."""
-    monkeypatch.setattr("equiscale.models.mpnn.messages.BLOCK_BYTES", 18 * 8 * 20)  # several blocks
+    for name in ("mpnn", "egnn"):  # several blocks
+        monkeypatch.setattr(f"equiscale.models.{name}.messages.BLOCK_BYTES", 18 * 8 * 32)
     config = CONFIGS[kind](width=18, depth=3, num_radial=12, cutoff=4.0)
     structures = [crystal(6, seed=3)] if periodic else random_molecules(3, 5, 9, seed=2)
     graph = build_graph(structures, config.cutoff, config.max_neighbors, dtype=torch.float64)

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from equiscale.graph import AtomGraph, safe_norm, sum_by
 from equiscale.models.base import AtomicOutput, ChargeSpinEmbedding, ElementEmbedding, Potential, norm
 from equiscale.models.egnn import EGNNConfig
+from equiscale.models.egnn.messages import Weights, edge_network
 from equiscale.radial import RadialBasis, envelope
 
 MIX_GAIN = 0.3
@@ -61,29 +62,36 @@ class Layer(nn.Module):
         else:
             moved = v.index_select(0, graph.sender) - v.index_select(0, graph.receiver)
             x = moved.view(edges, 3, self.e_in) + r[:, :, None]
-        at_receiver, at_sender = self.edge_node(h).chunk(2, dim=1)
-        # In place: a sum's gradient needs none of its terms, and fresh memory costs more than the additions.
-        m = self.edge_radial(rbf).add_(self.edge_vector(x.square().sum(1)))
-        m.add_(at_receiver.index_select(0, graph.receiver)).add_(at_sender.index_select(0, graph.sender))
-        m = silu(self.edge_out(silu(m)))
-        m = m if smooth is None else m * smooth
-        total = sum_by(graph.receiver, m, len(h))
-        total = total if per_edge is None else total * per_edge
-        h_next = self.norm(h + self.node(torch.cat([h, total], dim=1)), graph)
-        if self.mix is None or self.mix_in is None:
-            return h_next, v
-        parts = (v, x, self.mix_in(m), self.mix.weight, smooth, per_edge, graph)
+        at_receiver, at_sender = (part.contiguous() for part in self.edge_node(h).chunk(2, dim=1))
+        square = x.square().sum(1)
+        mix_in = self.mix_in
+        if mix_in is None or self.mix is None:
+            m = self.edge_radial(rbf) + self.edge_vector(square)
+            m = m + at_receiver.index_select(0, graph.receiver) + at_sender.index_select(0, graph.sender)
+            m = silu(self.edge_out(silu(m)))
+            m = m if smooth is None else m * smooth
+            return self._node(h, sum_by(graph.receiver, m, len(h)), per_edge, graph), v
+        radial, out = self.edge_radial, self.edge_out
+        weights = Weights(
+            self.edge_vector.weight, radial.weight, radial.bias, out.weight, out.bias, *mix_in.parameters()
+        )
+        total, hidden = edge_network(at_receiver, at_sender, square, rbf, smooth, weights, graph)
+        h = self._node(h, total, per_edge, graph)
+        parts = (v, x, hidden, self.mix.weight, smooth, per_edge, graph)
         if self.recompute and torch.is_grad_enabled():
-            return h_next, checkpoint(self._move, *parts, use_reentrant=False, preserve_rng_state=False)
-        return h_next, self._move(*parts)
+            return h, checkpoint(self._move, *parts, use_reentrant=False, preserve_rng_state=False)
+        return h, self._move(*parts)
+
+    def _node(self, h, total, per_edge, graph: AtomGraph) -> Tensor:
+        total = total if per_edge is None else total * per_edge
+        return self.norm(h + self.node(torch.cat([h, total], dim=1)), graph)
 
     def _move(self, v, x, hidden, weight, smooth, per_edge, graph: AtomGraph) -> Tensor:
-        """v + mean_u (1/E_in) X_uv Φ(m_uv), as contract(Σ_u X_uv ⊗ silu(hidden_uv), W_x)."""
-        hidden = silu(hidden)
+        """v + mean_u (1/E_in) X_uv Φ(m_uv), as contract(Σ_u X_uv ⊗ hidden_uv, W_x); hidden (atoms, slots, w)."""
         atoms, e_in, e = len(graph.numbers), self.e_in, self.e
         x = x.reshape(len(x), 3 * e_in)
         x = x if smooth is None else x * smooth
-        outer = torch.bmm(graph.pad(x).mT, graph.pad(hidden))  # (atoms, 3 E_in, w)
+        outer = torch.bmm(graph.pad(x).mT, hidden)  # (atoms, 3 E_in, w)
         weight = weight.view(e_in, e, -1).transpose(1, 2).reshape(-1, e)  # (E_in w, E)
         step = (outer.view(atoms * 3, -1) @ weight).view(atoms, 3, e) / e_in
         step = step if per_edge is None else step * per_edge[:, :, None]
