@@ -65,7 +65,7 @@ def test_edge_frames_turn_every_direction_onto_z():
     assert along[:, :2].abs().max() < 1e-14
 
 
-@pytest.mark.parametrize(("lmax", "mmax"), [(1, 0), (1, 1), (2, 2), (4, 2), (3, 1), (6, 2), (6, 6), (8, 8)])
+@pytest.mark.parametrize(("lmax", "mmax"), [(1, 0), (1, 1), (2, 2), (4, 2), (3, 1), (6, 2), (6, 6), (8, 8), (12, 12)])
 def test_wigner_rows_are_rows_of_wigner_d(lmax, mmax):
     frames = torch.cat([edge_frames(directions(40, 7)), rotations(10, 8)])
     full, rows = dense(frames, lmax), wigner_rows(frames, lmax, mmax)
