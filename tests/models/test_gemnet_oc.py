@@ -20,7 +20,7 @@ from equiscale.data.structure import Structure
 from equiscale.graph import Counts, sum_by
 from equiscale.models import GemNetOCConfig
 from equiscale.models.base import count_parameters, graph_for
-from equiscale.models.gemnet_oc import quadruplets
+from equiscale.models.gemnet_oc import chains
 from equiscale.models.gemnet_oc.layers import Scale, mean_variance
 from equiscale.models.gemnet_oc.potential import GemNetOC
 from equiscale.predict import TrainedPotential, predict
@@ -127,7 +127,7 @@ LINES = [Structure(np.array([6, 8, 7, 1]), np.array([[0.0, 0, 0], [1.2, 0, 0], [
 )
 def test_quadruplets_equal_the_literal_ones(structures, fused, monkeypatch):
     """Every chain once, none with c = d, in pieces as in one: a moment lost or counted twice would show."""
-    monkeypatch.setattr(quadruplets, "PIECE", 16)
+    monkeypatch.setattr(chains, "PIECE", 16)
     equal_to_literal(QUADRUPLETS, structures, fused)
 
 

@@ -108,7 +108,7 @@ class GemNetOC(Potential):
         angular = angular.reshape(-1, BASIS, DEGREES)
         with torch.autocast(r.device.type, enabled=False):  # angles have no weights and need their digits
             angles = Angles.of(graph, unit)
-            chains = None if self.quadruplets is None else self.quadruplets(graph, unit, d, rbf)
+            chains = None if self.quadruplets is None else self.quadruplets(graph, unit, d, rbf, fused)
         batch = Batch(graph, fused, angles, angular, heard, atom, output, chains)
 
         h = self.embed(graph.numbers)
