@@ -7,6 +7,7 @@ a marker of its own, so that nothing is told by colour alone. Shades run from li
 from __future__ import annotations
 
 import math
+import zlib
 from functools import lru_cache
 
 import numpy as np
@@ -42,14 +43,14 @@ def hue(architecture: str) -> str:
     """An architecture's colour, the same in every figure of every report."""
     kind, _, variant = str(architecture).partition(" ")
     base = HUES.get(kind) or SPARE_HUES[_place(kind) % len(SPARE_HUES)]
-    return _turned(base, 1 + _place(variant) % 8) if variant else base
+    return _turned(base, 1 + _place(variant) % 23) if variant else base
 
 
 @lru_cache(maxsize=256)
 def _turned(colour: str, steps: int) -> str:
-    """Another hue of the same lightness, for a variant of an architecture: ``steps`` ninths of the circle in OKLab."""
+    """Another hue of the same lightness, for a variant of an architecture: ``steps`` 24ths of the circle in OKLab."""
     lightness, a, b = _oklab(colour)
-    angle = 2 * math.pi * steps / 9
+    angle = 2 * math.pi * steps / 24
     turn = (a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle))
     return _hex(np.array([lightness, *turn]))
 
@@ -60,7 +61,7 @@ def symbol(architecture: str) -> str:
 
 
 def _place(architecture: str) -> int:
-    return sum(map(ord, str(architecture)))  # hash() differs between processes
+    return zlib.crc32(str(architecture).encode())  # hash() differs between processes
 
 
 # --- shades ----------------------------------------------------------------------------------------------------------

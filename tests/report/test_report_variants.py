@@ -35,7 +35,7 @@ def test_a_study_without_variants_has_no_such_figure(full, varied):
 
 
 def test_variants_have_names_and_hues_of_their_own():
-    names = ["esen", "esen lmax=1", "esen lmax=2", "esen lmax=3", "escaip", "escaip force head=tied"]
-    assert [style.name_of(n) for n in names[:2]] == ["eSEN", "eSEN lmax=1"]
+    names = ["esen", "esen lmax=1 mmax=1", "esen lmax=2", "esen lmax=3", "escaip", "escaip force head=tied"]
+    assert [style.name_of(n) for n in names[:2]] == ["eSEN", "eSEN lmax=1 mmax=1"]
     assert len({style.hue(n) for n in names}) == len(names)
     assert sorted(["other", "esen lmax=2", "mpnn"], key=style.rank) == ["mpnn", "esen lmax=2", "other"]
