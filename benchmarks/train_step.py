@@ -69,8 +69,10 @@ def loading(rounds: int) -> float:
 
 
 HEAD = (
-    "| case | on | N | ms, of the processor | atoms/s | MB | GFLOP published | executed | of matmul rate | against | speed (rounds) | "
-    "by processor time | without its graph | memory |\n|---|---|" + "---:|" * 7 + "---|---|---:|---:|---|"
+    "| case | on | N | ms, of the processor | atoms/s | MB | GFLOP published | executed | of matmul rate | against | "
+    "speed (rounds) | by processor time | without its graph | memory |\n|---|---|"
+    + "---:|" * 7
+    + "---|---|---:|---:|---|"
 )
 
 

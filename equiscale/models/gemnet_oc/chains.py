@@ -127,9 +127,9 @@ class Piece:
             leaves = [t.detach().requires_grad_() for t in (heard, g, radial, weight)]
             with torch.enable_grad():
                 y = self.sums(*leaves)
-            *found, w = torch.autograd.grad(y, leaves, grad)
-            to_weight += w
-            return tuple(found)
+            to_heard, to_g, to_radial, more = torch.autograd.grad(y, leaves, grad)
+            to_weight += more
+            return to_heard, to_g, to_radial
         turn = torch.bmm(self.polar, g)
         sums, _ = self.gathered(heard * turn)
         at_row = grad.new_zeros(len(radial), grad.shape[1]).index_copy_(0, self.place, grad)
