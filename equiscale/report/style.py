@@ -43,16 +43,16 @@ def hue(architecture: str) -> str:
     """An architecture's colour, the same in every figure of every report."""
     kind, _, variant = str(architecture).partition(" ")
     base = HUES.get(kind) or SPARE_HUES[_place(kind) % len(SPARE_HUES)]
-    return _turned(base, 1 + _place(variant) % 23) if variant else base
+    return _relative(base, _place(variant) % 12) if variant else base
 
 
 @lru_cache(maxsize=256)
-def _turned(colour: str, steps: int) -> str:
-    """Another hue of the same lightness, for a variant of an architecture: ``steps`` 24ths of the circle in OKLab."""
+def _relative(colour: str, place: int) -> str:
+    """A hue near a family's own, for a variant of an architecture: turned in OKLab, and lighter or darker."""
     lightness, a, b = _oklab(colour)
-    angle = 2 * math.pi * steps / 24
+    angle = math.radians((-45, -20, 20, 45)[place % 4])
     turn = (a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle))
-    return _hex(np.array([lightness, *turn]))
+    return _hex(np.array([lightness + (-0.09, 0.02, 0.12)[place // 4], *turn]))
 
 
 def symbol(architecture: str) -> str:
