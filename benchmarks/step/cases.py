@@ -63,7 +63,7 @@ def _escaip(width: int) -> Case:
     return Case(f"w={width}", config, {"version": "2.24.0", "width": width, "depth": 4, "heads": config.heads}, 1.8)
 
 
-EGNN = {32: (None, None), 64: (1.3, 0.7), 128: (None, 0.7), 256: (1.6, 0.7)}
+EGNN = {32: (None, None), 64: (1.3, 0.7), 128: (None, 0.7), 256: (1.6, 0.7), 800: (1.8, 0.7)}
 
 CASES = [
     *(_esen(width, speed) for width, speed in ((4, 2.5), (8, 2.2), (32, 1.2))),
