@@ -9,8 +9,10 @@ Six values flow down one path, and every chapter is one step on it:
     data        structures, stores, sources, the built-in set, labels, splits, reference energies
     graph       AtomGraph, Prediction, neighbour lists, batching by atoms
     so3         harmonics, Wigner D, edge frames      radial   bases and envelopes
+    symmetry    groups and their averages, twirling, loss decomposition, loss landscape: of any function it is given
     models      the architectures, one file each      predict  where forces come from
     evaluate    errors of a trained rung              calculator  the rung in ASE     dynamics  energy conserved?
+    measure     how symmetric a trained model is, ours or any ASE calculator
     run         RunSpec, RunRecord, the table         train    loss, optimiser, FLOPs, checkpoint, loop
     ladder      Ladder, Study                         launch   local processes
     laws        forms, fit, uncertainty, frontier, allocation (numpy and scipy only)

@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from equiscale.config import config, explain
+from equiscale.config import config, explain, later
 from equiscale.errors import InputError
 from equiscale.models import ModelConfig
-from equiscale.run import DataSpec, EvalSpec, OptimSpec, RunSpec, Source, resolved
+from equiscale.run import DataSpec, EvalSpec, OptimSpec, Remedy, RunSpec, Source, resolved
 
 
 @config
@@ -41,6 +41,8 @@ class Ladder:
     seeds: tuple[int, ...] = (0,)
     extra_seeds: tuple[int, ...] = ()  # at the smallest, the middle and the largest width
     dtype: Literal["float32", "tf32", "bf16"] = "float32"
+    remedy: Remedy | None = later(None)
+    variant: str = later("")  # added to its name, where data, batch or optimiser set it apart from another ladder
 
     def __post_init__(self) -> None:
         if not self.widths or sorted(set(self.widths)) != list(self.widths):
@@ -57,7 +59,16 @@ class Ladder:
         """Every run, smallest width first; content hashes are filled in by ``Study.runs``."""
         seeded = {self.widths[0], self.widths[len(self.widths) // 2], self.widths[-1]}
         return [
-            RunSpec(replace(self.model, width=width), self.data, self.optim, self.evaluation, self.dtype, seed)
+            RunSpec(
+                replace(self.model, width=width),
+                self.data,
+                self.optim,
+                self.evaluation,
+                self.dtype,
+                seed,
+                remedy=self.remedy,
+                variant=self.variant,
+            )
             for width in self.widths
             for seed in self.seeds + (self.extra_seeds if width in seeded else ())
         ]

@@ -39,6 +39,8 @@ class DataSpec:
     keys: tuple[tuple[str, str | int], ...] = ()  # options of the reader, such as ("energy_key", "REF_energy")
     # Of references="table": (atomic number, charge, eV), as ``atom_table.read_table(file).entries`` lists them.
     table: tuple[tuple[int, int, float], ...] = later(())
+    # What ``structures`` counts out of the training part in the seed's order: single structures, or whole molecules.
+    subset: Literal["structures", "molecules"] = later("structures")
 
     @property
     def source(self) -> "Source":
@@ -71,6 +73,67 @@ class OptimSpec:
     clip: float | None = 10.0  # norm of the whole gradient
     energy_weight: float = 1.0
     force_weight: float = 1.0
+    # The other two, for studies of the optimiser: constant rate after the warm-up, the last weights are evaluated.
+    optimizer: Literal["schedule_free_adamw", "adamw", "sgd"] = later("schedule_free_adamw")
+
+
+@config
+class Remedy:
+    """What a run does about symmetry besides its architecture; it is compute, and counted.
+
+    ``loss``, added with ``weight`` λ to eq. 1 (L is always reported without it):
+
+    * symmetry: the mean loss of ``copies`` turned copies against turned labels (eq. 2 of the scaling paper)
+    * consistency: the mean ‖f(g x) - g f(x)‖² over forces and (f(g x) - f(x))² of energies per atom, no labels
+    * lie: 3 ‖L_u f‖², the derivative along a random axis u by a small turn: Σ_a ‖L_a f‖² in the mean
+
+    ``frames``: the potential sees each structure in frames along its principal axes and is turned back: in one of the
+    four right-handed ones (canonical), or averaged over all four (average) or over all eight (average8).
+    """
+
+    loss: Literal["none", "symmetry", "consistency", "lie"] = "none"
+    weight: float = 1.0
+    copies: int = 5
+    frames: Literal["none", "canonical", "average", "average8"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.loss == "none" and self.frames == "none":
+            raise InputError("a remedy has a loss or frames: name one, or leave the remedy unset.")
+        if self.loss != "none" and not self.weight > 0:
+            raise InputError(f"the weight of the {self.loss} loss must be positive, not {self.weight:g}.")
+        if self.loss in ("symmetry", "consistency") and self.copies < 1:
+            raise InputError(f"the {self.loss} loss needs one turned copy or more, not {self.copies}.")
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a training step per structure, as a multiple of a plain one's."""
+        of_loss = {"none": 1, "symmetry": 1 + self.copies, "consistency": 1 + self.copies, "lie": 3}[self.loss]
+        return of_loss * {"none": 1, "canonical": 1, "average": 4, "average8": 8}[self.frames]
+
+    def __str__(self) -> str:
+        plain = type(self)(loss=self.loss, frames=self.frames)
+        words = [] if self.loss == "none" else [f"{self.loss} loss"]
+        if words and self.loss != "lie" and self.copies != plain.copies:
+            words.append(f"M={self.copies}")
+        if words and self.weight != plain.weight:
+            words.append(f"λ={self.weight:g}")
+        if self.frames != "none":
+            words.append({"canonical": "canonical frame", "average": "4 frames", "average8": "8 frames"}[self.frames])
+        return " ".join(words)
+
+
+@config
+class Tracking:
+    """The loss decomposition along a run: at steps 0, 1, 2, 5, 10, ... and wherever the run is looked at."""
+
+    structures: int = 64  # the first of the new molecules' fixed order
+    rotations: int = 2  # of each structure, anew at every look: unbiased from two on
+    gradients: bool = False  # norms and angle of the gradients of the two parts, too
+    gradient_structures: int = 16
+
+    def __post_init__(self) -> None:
+        if self.rotations < 2:
+            raise InputError("one rotation cannot tell broken symmetry from error: track with 2 rotations or more.")
 
 
 @config
@@ -81,6 +144,7 @@ class EvalSpec:
     linear_points: int = 10
     structures: int = 256  # of each validation set, in the curve; the end is evaluated on all of them too
     first_fraction: float = 0.01  # of the steps, where the log-spaced points begin
+    symmetry: Tracking | None = later(None)  # None: not measured during the run
 
 
 @config
@@ -106,6 +170,8 @@ class RunSpec:
     seed: int = 0
     schema_version: int = SCHEMA
     start: Start | None = later(None)  # None: fresh weights
+    remedy: Remedy | None = later(None)
+    variant: str = later("")  # what tables add to the architecture's name, where data, batch or optimiser set it apart
 
     @property
     def key(self) -> str:
@@ -124,7 +190,12 @@ class RunSpec:
     @property
     def architecture(self) -> str:
         """What a ladder is named in tables: the architecture, its variant, and what it is trained with."""
-        return models.name(self.model) + (" augmented" if self.data.augment else "")
+        words = [models.name(self.model)]
+        if self.data.augment:
+            words.append("augmented")
+        if self.remedy is not None:
+            words.append(str(self.remedy))
+        return " ".join([*words, self.variant] if self.variant else words)
 
     def __str__(self) -> str:
         return f"{self.architecture} w={self.model.width} seed={self.seed}"
@@ -171,6 +242,34 @@ class Evaluation:
 
 
 @config
+class SymmetryPoint:
+    """The loss decomposition at one step, of the weights as a look evaluates them, on ``Tracking.structures``.
+
+    Squared force error per component, normalised units, mean over structures: L = L_mean + L_equiv exactly. Errors are
+    standard errors over structures. Eq. 1's pair is to leading order in the error of its own jackknife.
+    """
+
+    step: int
+    structures: int  # seen
+    atoms: int
+    flops_model: float
+    total: float
+    mean: float  # of the twirled potential
+    equiv: float  # equivariance error
+    equiv_error: float
+    percent: float  # of the loss from equivariance error
+    percent_error: float
+    size: float  # mean squared predicted force component: L_equiv of a potential that says nothing is 0, too
+    loss: float  # eq. 1
+    loss_mean: float  # eq. 1 of the twirled potential
+    gradient_mean: float | None = None  # squared norm of the gradient of L_mean, unbiased: may be negative
+    gradient_equiv: float | None = None
+    gradient_cosine: float | None = None  # of the angle between the two
+    head: float | None = None  # squared distance of a free EScAIP head from the equivariant ones, ‖W - W̄‖²
+    seconds: float = 0.0  # that the look took
+
+
+@config
 class RunRecord:
     """What came of a run: the curve, the end, what it cost, and where it ran."""
 
@@ -191,12 +290,15 @@ class RunRecord:
     step_seconds: float | None = None  # median step, the rung timed alone; None: it was not
     shared_device: bool = False  # other runs used the device at the same time: unfit for laws in measured hours
     provenance: dict[str, str] = field(default_factory=dict)
+    symmetry: tuple[SymmetryPoint, ...] = later(())
 
     def without_clock(self) -> dict[str, Any]:
         """The record less clock times and provenance: what an undisturbed run and a resumed one share to the bit."""
         record = json.loads(to_json(RunRecord, self))
         for evaluation in record["curve"]:
             del evaluation["clock"]
+        for point in record.get("symmetry", ()):
+            del point["seconds"]
         for name in ("step_seconds", "provenance"):
             del record[name]
         return record
@@ -280,6 +382,15 @@ def evaluation_steps(steps: int, spec: EvalSpec) -> list[int]:
     linear = np.linspace(0, steps, spec.linear_points + 1)[1:]
     points = {min(steps, max(1, round(float(x)))) for x in [*logarithmic, *linear, steps]}
     return sorted(points)
+
+
+def tracking_steps(steps: int, spec: EvalSpec) -> list[int]:
+    """Steps after which the decomposition is measured: none, or 0, 1, 2, 5, 10, ... and those of the evaluations."""
+    if spec.symmetry is None:
+        return []
+    decades = range(len(str(steps)))
+    early = {m * 10**k for k in decades for m in (1, 2, 5)}
+    return sorted({0} | {s for s in early if s < steps} | set(evaluation_steps(steps, spec)))
 
 
 def resolved(spec: RunSpec, content_hash: str) -> RunSpec:
