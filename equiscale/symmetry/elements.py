@@ -33,10 +33,12 @@ class Elements:
     def __getitem__(self, where: Any) -> Elements:
         """Elements at ``where`` of the collection's axes: what numpy takes there, such as ``g[:, None]``."""
         where = where if isinstance(where, tuple) else (where,)
+        if not any(w is ... for w in where):
+            where = (*where, ...)
         return Elements(
-            self.matrix[(*where, ..., slice(None), slice(None))],
-            None if self.shift is None else self.shift[(*where, ..., slice(None))],
-            None if self.order is None else self.order[(*where, ..., slice(None))],
+            self.matrix[(*where, slice(None), slice(None))],
+            None if self.shift is None else self.shift[(*where, slice(None))],
+            None if self.order is None else self.order[(*where, slice(None))],
         )
 
     def __matmul__(self, other: Elements) -> Elements:
@@ -48,8 +50,11 @@ class Elements:
             mine = np.zeros(3) if self.shift is None else self.shift
             theirs = np.zeros(3) if other.shift is None else other.shift
             shift = np.einsum("...ij,...j->...i", self.matrix, theirs) + mine
+            shift = np.broadcast_to(shift, matrix.shape[:-1])
         if self.order is None or other.order is None:
             order = self.order if other.order is None else other.order
+            if order is not None:
+                order = np.broadcast_to(order, (*matrix.shape[:-2], order.shape[-1]))
         else:
             both = np.broadcast_arrays(other.order, self.order)
             order = np.take_along_axis(*both, axis=-1)
