@@ -56,8 +56,8 @@ class Elements:
             if order is not None:
                 order = np.broadcast_to(order, (*matrix.shape[:-2], order.shape[-1]))
         else:
-            both = np.broadcast_arrays(other.order, self.order)
-            order = np.take_along_axis(*both, axis=-1)
+            first, second = np.broadcast_arrays(other.order, self.order)
+            order = np.take_along_axis(first, second, axis=-1)
         return Elements(matrix, shift, order)
 
     def inverse(self) -> Elements:
