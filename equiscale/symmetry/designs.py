@@ -37,7 +37,7 @@ def design(name: str) -> tuple[Elements, Float[np.ndarray, "m"]]:
     else:
         from scipy.spatial.transform import Rotation
 
-        matrix = Rotation.create_group(kind).as_matrix()
+        matrix = Rotation.create_group(kind).as_matrix()  # type: ignore[arg-type]  # "D2" is a "Dn"
     return Elements(matrix), _equal(len(matrix))
 
 

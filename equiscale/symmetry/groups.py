@@ -99,7 +99,8 @@ class Permutations:
     def all(self) -> Elements:
         if self.n > LARGEST_N:
             raise InputError(
-                f"{self.n} atoms have {math.factorial(self.n)} permutations: above {LARGEST_N} atoms, draw them at random."
+                f"{self.n} atoms have {math.factorial(self.n)} permutations: "
+                f"above {LARGEST_N} atoms, draw them at random."
             )
         order = np.array(list(itertools.permutations(range(self.n))))
         return Elements(identity(len(order)).matrix, order=order)
@@ -127,30 +128,24 @@ class Translations:
         raise InputError("there are infinitely many translations: draw them at random.")
 
 
+@dataclass(frozen=True, init=False)
 class Product:
     """Factors that act each by its own part: ``Product(SO3(), Translations(1.0), Permutations(5))``.
 
     An element is x_k -> R x_{order[k]} + t, with R, t and order drawn independently.
     """
 
+    factors: tuple[Group, ...]
     part: ClassVar[str] = "product"
 
     def __init__(self, *factors: Group) -> None:
         parts = [factor.part for factor in factors]
         if not factors or "product" in parts or len(set(parts)) < len(parts):
             raise InputError(
-                "a product has at most one factor each that turns, that shifts and that permutes, and no product within."
+                "a product is of factors that are none of them products, and of which at most one turns, one shifts "
+                "and one permutes."
             )
-        self.factors = factors
-
-    def __repr__(self) -> str:
-        return f"Product({', '.join(map(repr, self.factors))})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Product) and self.factors == other.factors
-
-    def __hash__(self) -> int:
-        return hash(self.factors)
+        object.__setattr__(self, "factors", factors)
 
     @property
     def finite(self) -> bool:
