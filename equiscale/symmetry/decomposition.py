@@ -56,7 +56,7 @@ def decomposition(
     groups: Int[np.ndarray, " structures"] | None = None,
     level: float = 0.95,
 ) -> Decomposition:
-    """Mean over structures of each part. ``groups``: each structure's molecule, whose conformers are not independent."""
+    """Mean over structures of each part. ``groups``: each one's molecule, whose conformers are not independent."""
     where = np.arange(len(samples)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(where.max()) + 1 if len(samples) else 0
     sums = {
