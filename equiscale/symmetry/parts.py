@@ -30,7 +30,7 @@ def parts(
     unbiased: bool,
     weights: Float[Tensor, " M"] | None = None,
 ) -> Parts:
-    """The three losses of twisted forces z_i = R_iᵀ f(R_i x) and labels y: means over structures of per-structure means.
+    """Losses of twisted forces z_i = R_iᵀ f(R_i x) and labels y: means over structures of per-structure means.
 
     With V = Σ_i |z_i - z̄|² / 3n, for M independent rotations (``unbiased``)
 
