@@ -115,10 +115,13 @@ class AtomGraph:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Energies per structure and forces per atom: what a potential returns, and what a data set labels."""
+    """Energies per structure and forces per atom: what a potential returns, and what a data set labels.
 
-    energy: Float[Tensor, " structures"]
-    forces: Float[Tensor, "atoms 3"]
+    Leading axes, where there are any, are those of turned copies.
+    """
+
+    energy: Float[Tensor, "*copies structures"]
+    forces: Float[Tensor, "*copies atoms 3"]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Prediction:
         return _to(self, device, dtype)

@@ -127,4 +127,5 @@ def _tensor(values: Float[np.ndarray, "..."], like: Tensor) -> Tensor:
 
 
 def _apply(matrix: Float[Tensor, "n 3 3"], vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    return (matrix @ vectors[:, :, None]).squeeze(-1)
+    # Not a matrix product: those lose digits under tf32 and autocast, and these are positions.
+    return (matrix * vectors[:, None, :]).sum(-1)
