@@ -11,6 +11,7 @@ from equiscale.models.base import graph_for
 from equiscale.predict import predict
 from equiscale.symmetry.elements import rotations
 from equiscale.symmetry.graphs import twisted_predictions
+from equiscale.symmetry.groups import SO3
 from equiscale.symmetry.head import HeadForm, closed_form
 from equiscale.symmetry.parts import Parts, parts
 
@@ -45,7 +46,7 @@ def test_closed_form_is_the_average_over_a_group(envelope, group):
     """Catches a wrong factor, a weight per atom instead of per structure, a magnitude or an envelope that the features
     miss. The head has l = 0 and 2 alone, so that 12 rotations average it exactly, and 60 in another frame do."""
     potential, graph, y, form = made(envelope=envelope)
-    frame = np.eye(3) if group == "T" else Rotation.random(rng=1).as_matrix()
+    frame = np.eye(3) if group == "T" else SO3().sample(np.random.default_rng(1)).matrix
     got = measured(potential, graph, y, (Rotation.create_group(group).as_matrix() @ frame)[:, None])
     assert float(got.equiv) == pytest.approx(form.equiv, rel=1e-10)
     assert float(got.mean) == pytest.approx(form.mean, rel=1e-10)
@@ -56,7 +57,7 @@ def test_closed_form_is_what_random_rotations_converge_to():
     """Catches designs that agree with the closed form for a reason of their own; a bias from few rotations."""
     potential, graph, y, form = made()
     rng = np.random.default_rng(0)
-    each = [Rotation.random((8, 6), rng=rng).as_matrix() for _ in range(40)]
+    each = [SO3().sample(rng, 8, 6).matrix for _ in range(40)]
     got = np.array([measured(potential, graph, y, r, True) for r in each])[:, 1:]
     error = got.std(0, ddof=1) / np.sqrt(len(got))
     assert (np.abs(got.mean(0) - [form.mean, form.equiv]) < 3 * error).all()
