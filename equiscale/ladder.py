@@ -1,5 +1,6 @@
 """Ladders and studies: runs that differ only in scale, declared in Python, and what they will cost before they run."""
 
+import os
 import runpy
 import sys
 import traceback
@@ -106,6 +107,14 @@ def largest(runs: list[RunSpec]) -> list[RunSpec]:
     for run in runs:
         widths.setdefault(run.architecture, set()).add(run.model.width)
     return [r for r in runs if len(w := widths[r.architecture]) >= 5 and r.model.width == max(w)]
+
+
+def preset(*names: str) -> str:
+    """Which of a study's presets is asked for: ``EQUISCALE_PRESET``, by default the first. InputError for another."""
+    chosen = os.environ.get("EQUISCALE_PRESET", names[0])
+    if chosen not in names:
+        raise InputError(f"EQUISCALE_PRESET is one of {', '.join(names)}, not {chosen!r}.")
+    return chosen
 
 
 def load_study(path: str | Path) -> Study:

@@ -6,11 +6,9 @@ is within the first transient of training, so its exponents say little; ``EQUISC
 skeleton, N and FLOPs within a few per cent.
 """
 
-import os
 from dataclasses import replace
 
-from equiscale.errors import InputError
-from equiscale.ladder import Ladder, Study
+from equiscale.ladder import Ladder, Study, preset
 from equiscale.models import (
     EGNNConfig,
     EScAIPConfig,
@@ -23,14 +21,12 @@ from equiscale.models import (
 from equiscale.run import DataSpec, OptimSpec
 
 PRESETS = {  # structures, how many of a ladder's widths (from the smallest), seeds at its ends
-    "smoke": (32, 2, ()),
     "laptop": (8_000, 6, ()),
+    "smoke": (32, 2, ()),
     "long": (38_976, 6, ()),
     "gpu": (38_976, 9, (1, 2)),
 }
-PRESET = os.environ.get("EQUISCALE_PRESET", "laptop")
-if PRESET not in PRESETS:
-    raise InputError(f"EQUISCALE_PRESET is one of {', '.join(PRESETS)}, not {PRESET!r}.")
+PRESET = preset(*PRESETS)
 STRUCTURES, RUNGS, SEEDS = PRESETS[PRESET]
 
 ELEMENTS = (1, 6, 7, 8, 9, 14, 15, 16, 17, 35, 53)  # those of the built-in set
