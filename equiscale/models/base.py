@@ -44,6 +44,10 @@ class Potential(nn.Module, ABC):
         """
         return
 
+    def head_deviation(self) -> Float[Tensor, ""] | None:
+        """Squared distance ‖W - W̄‖² of a head that may break symmetry from those that do not; None: no such head."""
+        return None
+
 
 def count_parameters(potential: Potential) -> tuple[int, int]:
     """N, and N without embedding and radial-basis weights."""

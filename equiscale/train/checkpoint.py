@@ -29,6 +29,7 @@ class State:
     clipped_steps: int = 0
     since: list[float] = field(default_factory=list)  # loss of each step since the last look
     curve: list[str] = field(default_factory=list)  # evaluations as JSON
+    symmetry: list[str] = field(default_factory=list)  # tracked points as JSON
     per_structure: dict[str, list[list[float]]] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)  # of the log
     log: list[list[float]] = field(default_factory=list)  # one row a step

@@ -148,7 +148,7 @@ class ForceField:
     def evaluate(self, model: Potential, name: str, limit: int | None = None) -> tuple[Losses, np.ndarray]:
         """Losses on a validation set, and each structure's loss (float32). ``limit``: its first structures only."""
         energies, forces, sizes = [], [], []
-        for batch in self._validation(name, limit):
+        for batch in self.batches(name, limit):
             grad = torch.no_grad() if self.spec.model.forces == "direct" else torch.enable_grad()
             with grad, torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
                 prediction = predict(model, batch.graph)
@@ -190,7 +190,8 @@ class ForceField:
         # Fixed for every run of every study on this set, and spread over all molecules.
         return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
-    def _validation(self, name: str, limit: int | None) -> Iterator[Batch]:
+    def batches(self, name: str, limit: int | None) -> Iterator[Batch]:
+        """A validation set, or the fixed ``limit`` structures of it, in the order of ``groups``."""
         key = (name, limit)
         if key not in self._cache:
             store = self.validation[name].take(self._subset(name, limit))

@@ -25,11 +25,13 @@ from equiscale.run import (
     RunSpec,
     Sets,
     Status,
+    SymmetryPoint,
     checkpoint_path,
     evaluation_steps,
     losses_path,
     save,
     start_path,
+    tracking_steps,
 )
 from equiscale.train import checkpoint
 from equiscale.train.ahead import loading
@@ -40,6 +42,7 @@ from equiscale.train.optim import averaged, build, optimizer
 from equiscale.train.provenance import provenance
 from equiscale.train.series import write_log, write_losses
 from equiscale.train.start import begin, copied, references
+from equiscale.train.tracking import symmetry_point
 
 PLATEAU = 0.98
 """A run whose loss stays above this fraction of the trivial predictor's did not learn. That is data, not an error."""
@@ -91,6 +94,8 @@ def train(
         state = State()
         if origin is None:  # other weights bring what was fitted with them
             model.prepare(task.first_structures())
+    evaluated = set(evaluation_steps(spec.steps, spec.evaluation))
+    tracked = set(tracking_steps(spec.steps, spec.evaluation))
     before = state.seconds_total
     trivial = {name: task.trivial(name) for name in Sets}
     latest: list[float | None] = [None]
@@ -104,13 +109,20 @@ def train(
 
     def look_now() -> str:
         clock()
-        evaluation = look(task, averaged(model, made), state, executed)
-        state.curve.append(to_json(Evaluation, evaluation, indent=None).decode())
-        state.since = []
-        latest[0] = evaluation.molecules.loss
-        finite = evaluation.molecules.finite and evaluation.conformers.finite
+        weights, finite = averaged(model, made), True
+        if state.step in evaluated:
+            evaluation = look(task, weights, state, executed)
+            state.curve.append(to_json(Evaluation, evaluation, indent=None).decode())
+            state.since = []
+            latest[0] = evaluation.molecules.loss
+            finite = evaluation.molecules.finite and evaluation.conformers.finite
+        if state.step in tracked and (tracking := spec.evaluation.symmetry) is not None:
+            point = symmetry_point(task, weights, tracking, state)
+            state.symmetry.append(to_json(SymmetryPoint, point, indent=None).decode())
         return "" if finite else f"the validation loss was not finite at step {state.step} of {spec.steps}"
 
+    if state.step == 0:
+        look_now()  # the fresh weights: tracked only
     with loading(task, spec.steps, ahead, task.device) as load:
         reason = run_steps(
             task,
@@ -119,7 +131,7 @@ def train(
             state,
             steps=spec.steps,
             clip=spec.optim.clip,
-            looks=set(evaluation_steps(spec.steps, spec.evaluation)),
+            looks=evaluated | tracked,
             look=look_now,
             tell=lambda: tell(Progress(spec.key, state.step, spec.steps, latest[0], state.seconds_train)),
             save=keep,
@@ -190,6 +202,7 @@ def finish(
         sigma=task.references.sigma,
         max_gradient_norm=state.max_gradient_norm,
         clipped_steps=int(state.clipped_steps),
+        symmetry=tuple(from_json(SymmetryPoint, text, "checkpoint") for text in state.symmetry),
     )
 
 

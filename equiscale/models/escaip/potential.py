@@ -297,6 +297,13 @@ class EScAIP(Potential):
         near, node, edge = self._readouts(graph)
         return near.unit, self._features(near, node, edge)
 
+    def head_deviation(self) -> Float[Tensor, ""] | None:
+        """Σ_k ‖w_k - w̄‖² over the rows of a free head's W: zero if and only if the forces are equivariant."""
+        if self.direction is None or self.config.force_head != "free":
+            return None
+        weight = self.direction.out.weight.detach()
+        return (weight - weight.mean(0)).square().sum()
+
     def forward(self, graph: AtomGraph) -> AtomicOutput:
         near, node, edge = self._readouts(graph)
         energy = self.energy(node).squeeze(-1)

@@ -1,0 +1,152 @@
+"""The loss decomposition along a run: what of the loss is broken symmetry, of the weights as they are at one step.
+
+Rotations come from a stream of the run's seed and of the step alone: looking changes nothing that is learned, and a run
+that goes on from its checkpoint draws what an undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from equiscale.graph import AtomGraph
+from equiscale.models.base import Potential
+from equiscale.predict import predict
+from equiscale.run import SymmetryPoint, Tracking
+from equiscale.symmetry.decomposition import Decomposition, Figure, decomposition
+from equiscale.symmetry.elements import Elements
+from equiscale.symmetry.estimate import Samples, estimate
+from equiscale.symmetry.graphs import Predict, twisted_predictions
+from equiscale.symmetry.groups import SO3
+from equiscale.symmetry.losses import SquaredForce, Study
+from equiscale.symmetry.parts import parts
+from equiscale.train.checkpoint import State
+from equiscale.train.force_field import Batch, ForceField
+
+TRACKING = 4  # stream of the run's seed
+
+SET = "molecules"  # new ones: what is learned by heart says nothing of symmetry
+
+
+def symmetry_point(task: ForceField, model: Potential, tracking: Tracking, state: State) -> SymmetryPoint:
+    """Decompose the loss of ``model``, a copy in eval mode that holds the weights to look at."""
+    begun = time.perf_counter()
+    rng = np.random.default_rng([task.spec.seed, TRACKING, state.step])
+    squared, study = _samples(task, model, tracking, rng)
+    # A diverged run's point is written with what it is: NaN or infinite.
+    with np.errstate(all="ignore"):
+        found: Decomposition = decomposition(
+            squared,
+            rotations=tracking.rotations,
+            estimator="u-statistic",
+            groups=task.groups(SET, tracking.structures),
+        )
+    slopes = gradients(task, model, tracking, rng) if tracking.gradients else (None, None, None)
+    head = model.head_deviation()
+    return SymmetryPoint(
+        step=state.step,
+        structures=state.structures,
+        atoms=state.tokens,
+        flops_model=state.flops,
+        total=found.total.value,
+        mean=found.mean.value,
+        equiv=found.equiv.value,
+        equiv_error=_error(found.equiv),
+        percent=found.percent.value,
+        percent_error=_error(found.percent),
+        size=float(squared.size.mean()),
+        loss=float(study.total.mean()),
+        loss_mean=float(study.mean.mean()),
+        gradient_mean=slopes[0],
+        gradient_equiv=slopes[1],
+        gradient_cosine=slopes[2],
+        head=None if head is None else float(head),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def gradients(
+    task: ForceField, model: Potential, tracking: Tracking, rng: np.random.Generator
+) -> tuple[float, float, float | None]:
+    """Unbiased ‖∇L_mean‖² and ‖∇L_equiv‖² (squared force error) over all parameters, and the cosine of their angle.
+
+    A square of a noisy gradient is too large by its noise: each is the product <g_A, g_B> of the gradients from two
+    independent sets of rotations, 2 × M in all. Within each the parts are U-statistics: the gradient of the loss of an
+    average over M holds that of L_equiv / M. The cosine is the symmetrised cross product over the root of the two; it
+    may leave [-1, 1] by noise, and is None where a square is not positive.
+    """
+    (mean_a, equiv_a), (mean_b, equiv_b) = (_gradients(task, model, tracking, rng) for _ in range(2))
+    mean, equiv = float(mean_a @ mean_b), float(equiv_a @ equiv_b)
+    cross = float(mean_a @ equiv_b + mean_b @ equiv_a) / 2
+    cosine = cross / math.sqrt(mean) / math.sqrt(equiv) if mean > 0 and equiv > 0 else None
+    return mean, equiv, cosine
+
+
+def _predict(model: Potential, create_graph: bool = False) -> Predict:
+    """What is decomposed: the potential as the run trains it."""
+    return partial(predict, model, create_graph=create_graph)
+
+
+def _samples(
+    task: ForceField, model: Potential, tracking: Tracking, rng: np.random.Generator
+) -> tuple[Samples, Samples]:
+    """The squared force error's parts and eq. 1's, structure by structure, in normalised units."""
+    squared, study = [], []
+    for batch, g in _turned(task, tracking.structures, tracking.rotations, rng):
+        with torch.no_grad():
+            out = twisted_predictions(_predict(model), batch.graph, g)
+        z, y = _arrays(out.energy, out.forces), _arrays(batch.label.energy, batch.label.forces)
+        offsets = np.concatenate([[0], np.cumsum(batch.graph.size.cpu().numpy())])
+        with np.errstate(all="ignore"):
+            squared.append(estimate(z, y, offsets, SquaredForce()))
+            study.append(estimate(z, y, offsets, Study()))
+    return Samples.joined(squared), Samples.joined(study)
+
+
+def _gradients(
+    task: ForceField, model: Potential, tracking: Tracking, rng: np.random.Generator
+) -> tuple[Float[Tensor, " parameters"], Float[Tensor, " parameters"]]:
+    """∇L_mean and ∇L_equiv from one set of rotations, float64."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    total = sum(p.numel() for p in weights)
+    mean, equiv = (torch.zeros(total, dtype=torch.float64, device=task.device) for _ in range(2))
+    count = len(task.groups(SET, tracking.gradient_structures))
+    for batch, g in _turned(task, tracking.gradient_structures, tracking.rotations, rng):
+        graph: AtomGraph = batch.graph
+        z = twisted_predictions(_predict(model, create_graph=True), graph, g).forces.double()
+        if not z.requires_grad:  # such as atoms without neighbours: no weight changes their forces
+            continue
+        found = parts(z, batch.label.forces.double(), graph.structure, graph.size, unbiased=True)
+        for sum_, part in ((mean, found.mean), (equiv, found.equiv)):
+            of = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+            flat = [torch.zeros_like(w) if d is None else d for w, d in zip(weights, of)]
+            sum_ += torch.cat([d.reshape(-1).double() for d in flat]) * (graph.num_structures / count)
+    return mean, equiv
+
+
+def _turned(
+    task: ForceField, structures: int, rotations: int, rng: np.random.Generator
+) -> list[tuple[Batch, Elements]]:
+    """The fixed first structures in batches, and elements [rotations, structures] of each batch."""
+    g = SO3().sample(rng, rotations, len(task.groups(SET, structures)))
+    made, start = [], 0
+    for batch in task.batches(SET, structures):
+        stop = start + batch.graph.num_structures
+        made.append((batch, g[:, start:stop]))
+        start = stop
+    return made
+
+
+def _arrays(energy: Tensor, forces: Tensor) -> dict[str, np.ndarray]:
+    return {"energy": energy.double().cpu().numpy(), "forces": forces.double().cpu().numpy()}
+
+
+def _error(figure: Figure) -> float:
+    """NaN where one molecule alone tells nothing of the spread."""
+    return math.nan if figure.error is None else figure.error
