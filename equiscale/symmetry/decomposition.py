@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
+from equiscale.errors import InputError
 from equiscale.symmetry.estimate import Samples
 
 
@@ -17,7 +18,7 @@ class Figure:
     """A number and its standard error over structures (jackknife over molecules, where these are known)."""
 
     value: float
-    error: float | None  # None: one group only, which tells nothing of the spread
+    error: float | None  # None: one group only (or one that is not zero), which tells nothing of the spread
 
     def __str__(self) -> str:
         return f"{self.value:.4g}" + ("" if self.error is None else f" ± {self.error:.2g}")
@@ -57,26 +58,24 @@ def decomposition(
     level: float = 0.95,
 ) -> Decomposition:
     """Mean over structures of each part. ``groups``: each one's molecule, whose conformers are not independent."""
-    where = np.arange(len(samples)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(where.max()) + 1 if len(samples) else 0
-    sums = {
-        name: np.bincount(where, getattr(samples, name), minlength=count) for name in ("total", "mean", "equiv", "size")
-    }
-    n = np.bincount(where, minlength=count).astype(float)
+    if not len(samples):
+        raise InputError("there is no structure to decompose the loss of.")
+    where = _groups(len(samples), groups)
 
-    def ratio(above: Float[np.ndarray, " groups"], below: Float[np.ndarray, " groups"], factor: float = 1.0) -> Figure:
-        return _ratio(factor * above, below)
+    def ratio(above: Float[np.ndarray, " structures"], below: Float[np.ndarray, " structures"]) -> Figure:
+        return ratio_of_sums(above, below, where)
 
-    percent = ratio(sums["equiv"], sums["total"], 100.0)
+    each, count = np.ones(len(samples)), int(where.max()) + 1
+    percent = ratio(100 * samples.equiv, samples.total)
     spread = None if percent.error is None else float(student.ppf(0.5 + level / 2, count - 1)) * percent.error
     return Decomposition(
-        total=ratio(sums["total"], n),
-        mean=ratio(sums["mean"], n),
-        equiv=ratio(sums["equiv"], n),
+        total=ratio(samples.total, each),
+        mean=ratio(samples.mean, each),
+        equiv=ratio(samples.equiv, each),
         percent=percent,
         percent_low=None if spread is None else percent.value - spread,
         percent_high=None if spread is None else percent.value + spread,
-        relative=ratio(sums["equiv"], sums["size"]),
+        relative=ratio(samples.equiv, samples.size),
         structures=len(samples),
         groups=count,
         rotations=rotations,
@@ -86,8 +85,14 @@ def decomposition(
     )
 
 
-def _ratio(above: Float[np.ndarray, " groups"], below: Float[np.ndarray, " groups"]) -> Figure:
-    """Σ a / Σ b with the jackknife's standard error."""
+def ratio_of_sums(
+    above: Float[np.ndarray, " structures"],
+    below: Float[np.ndarray, " structures"],
+    groups: Int[np.ndarray, " structures"] | None = None,
+) -> Figure:
+    """Σ a / Σ b with the jackknife's standard error: each molecule is left out once, with all its conformers."""
+    where = _groups(len(above), groups)
+    above, below = np.bincount(where, above), np.bincount(where, below)
     a, b = float(above.sum()), float(below.sum())
     value = a / b if b else float("nan")
     count = len(above)
@@ -95,5 +100,10 @@ def _ratio(above: Float[np.ndarray, " groups"], below: Float[np.ndarray, " group
         return Figure(value, None)
     with np.errstate(all="ignore"):
         without = (a - above) / (b - below)
-    error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
-    return Figure(value, float(error))
+    error = float(np.sqrt((count - 1) / count * np.square(without - without.mean()).sum()))
+    return Figure(value, error if np.isfinite(error) else None)
+
+
+def _groups(structures: int, groups: Int[np.ndarray, " structures"] | None) -> Int[np.ndarray, " structures"]:
+    """Numbered 0, 1, ..."""
+    return np.arange(structures) if groups is None else np.unique(groups, return_inverse=True)[1]

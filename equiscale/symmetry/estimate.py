@@ -1,7 +1,7 @@
 """From twisted predictions to the parts of a loss, structure by structure.
 
 Z_i = ρ(g_i)⁻¹ f(ρ(g_i) x), μ = E Z. L = E l(Z, y), L_mean = E l(μ, y), L_equiv = L - L_mean. Which estimator depends on
-how the g_i were drawn and on the loss (symmetry of the bias, verified by Monte-Carlo in the tests):
+how the g_i were drawn and on the loss (unbiasedness is verified by Monte-Carlo in the tests):
 
 * ``u-statistic``, M independent rotations, squared error: L_equiv from Σ ‖Z_i - Z̄‖² / (M - 1), L_mean from the cross
   products of Z_i - y and Z_j - y, i ≠ j. All three unbiased; their sum holds to round-off for every structure.
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equiscale.errors import InputError
-from equiscale.symmetry.losses import Loss, Outputs, per_structure
+from equiscale.symmetry.losses import Loss, Outputs, SquaredForce
 
 Kind = Literal["random", "coset", "pair", "full", "quadrature"]
 """How elements were drawn: as ``designs`` says."""
@@ -85,6 +85,10 @@ def estimate(
         raise InputError("one rotation cannot tell broken symmetry from error: take two or more, or a design.")
     weight = np.full(count, 1 / count) if weights is None else np.asarray(weights, float)
     how = estimator(kind, loss)
+    if kind in ("random", "pair") and not np.allclose(weight, 1 / count):
+        raise InputError("only a quadrature's elements have weights of their own: random ones and cosets count alike.")
+    if kind == "pair" and count % 2:
+        raise InputError(f"a pair of cosets has an even number of elements, not {count}.")
     centre = {name: np.tensordot(weight, values, 1) for name, values in z.items()}
     total = weight @ loss(z, y, offsets)
     zero = {name: np.zeros_like(values) for name, values in centre.items()}
@@ -99,10 +103,11 @@ def estimate(
         equiv = total - mean
     elif how == "pair":
         one, two = ({n: np.tensordot(w, v, 1) for n, v in z.items()} for w in _halves(weight))
-        half = {name: (one[name] + two[name]) / 2 for name in one}
-        # <a - y, b - y> = ‖(a + b)/2 - y‖² - ‖(a - b)/2‖²
-        mean = loss(half, y, offsets) - loss(one, two, offsets) / 4
-        equiv = total - mean
+        # <a - y, b - y> = ‖(a + b)/2 - y‖² - ‖(a - b)/2‖², where (a + b)/2 is the centre; the rest of the total is
+        # written out, as a difference of the two would be no better than the total's own round-off.
+        apart = loss(one, two, offsets) / 4
+        mean = loss(centre, y, offsets) - apart
+        equiv = weight @ loss(z, centre, offsets) + apart
     else:
         equiv = weight @ loss(z, centre, offsets) if loss.squared else None
         mean = loss(centre, y, offsets)
@@ -115,12 +120,11 @@ def deviation(
     z: Float[np.ndarray, "m atoms 3"],
     offsets: Int[np.ndarray, " structures_1"],
     kind: Kind = "random",
+    weights: Float[np.ndarray, " m"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """L_equiv and the mean squared component of forces per structure: what needs no label."""
-    count = len(z)
-    divisor = count - 1 if kind == "random" else count
-    off = np.square(z - z.mean(0)).sum(-1).sum(0) / divisor
-    return per_structure(off, offsets) / 3, per_structure(np.square(z).sum(-1).mean(0), offsets) / 3
+    samples = estimate({"forces": z}, {"forces": np.zeros_like(z[0])}, offsets, SquaredForce(), kind, weights)
+    return samples.equiv, samples.size
 
 
 def averages(
@@ -141,6 +145,6 @@ def averages(
 
 def _halves(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     middle = len(weight) // 2
-    one, two = weight.copy(), weight.copy()
-    one[middle:], two[:middle] = 0, 0
+    first = np.arange(len(weight)) < middle
+    one, two = np.where(first, weight, 0), np.where(first, 0, weight)
     return one / one.sum(), two / two.sum()

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from equiscale.errors import InputError
+
 Outputs = Mapping[str, np.ndarray]
 """Arrays by name: energies are invariant, forces turn."""
 
@@ -38,7 +40,7 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class SquaredForce:
-    """‖f - f'‖² / 3n: the mean over a structure's force components, (eV/Å)²; or of each atom's alone."""
+    """‖f - f'‖² / 3n: the mean over a structure's force components, (eV/Å)²."""
 
     name: str = "squared"
     outputs: tuple[str, ...] = ("forces",)
@@ -95,6 +97,8 @@ def named(name: str, scale: float = 1.0) -> Loss:
     losses: dict[str, Loss] = {
         loss.name: loss for loss in (SquaredForce(), SquaredEnergy(), ForceNorm(scale), Study(scale))
     }
+    if name not in losses:
+        raise InputError(f"no loss {name!r} to decompose: there are {', '.join(losses)}.")
     return losses[name]
 
 
