@@ -174,7 +174,7 @@ def axes(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "2 n"]:
 def extremes(
     losses: Losses, at: Float[Tensor, " n"], count: int = 6, *, probes: int = 24, seed: int = 0
 ) -> list[tuple[Spectrum, Float[np.ndarray, "2 n"]]]:
-    """For each loss the ``count`` smallest and ``count`` largest eigenvalues by Lanczos' method on products H v, and the
+    """The ``count`` smallest and largest eigenvalues of each loss by Lanczos' method on products H v, and the
     eigenvectors of the largest and of the smallest of all.
 
     The trace is Hutchinson's estimate from ``probes`` random signs. What lies between is not known: no rank, and no
