@@ -188,6 +188,15 @@ class RunSpec:
         return self.steps_per_epoch * self.data.epochs
 
     @property
+    def passes(self) -> int:
+        """Forward passes of a training step per structure."""
+        return 1 if self.remedy is None else self.remedy.passes
+
+    @property
+    def frames(self) -> str:
+        return "none" if self.remedy is None else self.remedy.frames
+
+    @property
     def architecture(self) -> str:
         """What a ladder is named in tables: the architecture, its variant, and what it is trained with."""
         words = [models.name(self.model)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from equiscale.data.atom_table import AtomTable
-from equiscale.data.orientation import haar
 from equiscale.data.packed import Packed
 from equiscale.data.references import References, fit_references
 from equiscale.data.store import Store
@@ -22,10 +21,14 @@ from equiscale.graph import AtomGraph, Prediction, labels
 from equiscale.models.base import Potential, graph_for
 from equiscale.predict import predict
 from equiscale.run import Losses, RunSpec, Sets
+from equiscale.symmetry.elements import Elements
+from equiscale.symmetry.graphs import turn_store, twisted_predictions
+from equiscale.symmetry.groups import SO3
+from equiscale.train import remedies
 from equiscale.train.epochs import Epochs
 from equiscale.train.loss import per_structure
 
-ROTATION = 2  # stream of the run's seed; 1 is the order's
+ROTATION = 2  # stream of the run's seed; 1 is the order's, 3 the remedies'
 
 IN_MEMORY = 4_000_000
 """Atoms of a packed training part up to which it is held in memory, normalised once. A larger one is gathered from its
@@ -40,6 +43,7 @@ class Batch:
     graph: AtomGraph
     label: Prediction
     share: float  # of the step: 1 / structures of the whole step
+    turned: Elements | None = None  # [copies, structures]: what the remedy's loss looks at, as it is first
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,7 @@ class ForceField:
 
         ``references``: those of the weights that the run starts from, instead.
         """
+        remedies.refuse(spec)
         count = store.count("train")
         if spec.data.structures > count:
             raise InputError(
@@ -117,24 +122,48 @@ class ForceField:
         store = self.train.take(indices)
         if self.spec.data.augment:
             store = rotated(store, np.random.default_rng([self.spec.seed, ROTATION, step]))
+        # Of the whole step, before it is cut: where it is cut changes no structure's turns.
+        turned = remedies.drawn(
+            self.spec.remedy, len(indices), np.random.default_rng([self.spec.seed, remedies.STREAM, step])
+        )
         share = 1.0 / len(indices)
-        pieces = cut(store.sizes, optim.atom_budget)
+        pieces = cut(self.spec.passes * store.sizes, optim.atom_budget)
         if optim.edge_budget is not None:
             edges = edges_at_most(store, self.spec.model.cutoff, self.spec.model.max_neighbors)
+            edges = self.spec.passes * edges
             pieces = [piece[part] for piece in pieces for part in cut(edges[piece], optim.edge_budget)]
-        return [self.batch(store.take(part), share) for part in pieces]
+        batches = [self.batch(store.take(part), share) for part in pieces]
+        if turned is None:
+            return batches
+        return [replace(batch, turned=turned[:, part]) for batch, part in zip(batches, pieces)]
 
     def batch(self, store: Store, share: float = 1.0) -> Batch:
         return Batch(graph_for(self.spec.model, store, device=self.device), labels(store, device=self.device), share)
 
     def loss(self, model: Potential, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        optim = self.spec.optim
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
-            prediction = predict(model, batch.graph, create_graph=True)
-        energy, force = per_structure(prediction.to(dtype=torch.float32), batch.label, batch.graph)
+        """λ_e energy + λ_f force of eq. 1, plus λ times the remedy's loss; parts without their weights."""
+        optim, remedy = self.spec.optim, self.spec.remedy
+        if batch.turned is None:
+            prediction = self.predict(model, batch.graph, create_graph=True)
+        else:
+            turned = twisted_predictions(partial(self.predict, model, create_graph=True), batch.graph, batch.turned)
+            prediction = Prediction(turned.energy[0], turned.forces[0])
+        energy, force = per_structure(prediction, batch.label, batch.graph)
         e, f = energy.sum() * batch.share, force.sum() * batch.share
         loss = optim.energy_weight * e + optim.force_weight * f
-        return loss, {"energy_loss": e.detach(), "force_loss": f.detach()}
+        parts = {"energy_loss": e.detach(), "force_loss": f.detach()}
+        if batch.turned is not None:
+            assert remedy is not None
+            term = remedies.terms(remedy, optim, turned, batch.label, batch.graph).sum() * batch.share
+            loss = loss + remedy.weight * term
+            parts["symmetry_loss"] = term.detach()
+        return loss, parts
+
+    def predict(self, model: Potential, graph: AtomGraph, *, create_graph: bool = False) -> Prediction:
+        """As the run sees structures: in its precision and its frames; float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
+            prediction = predict(model, graph, create_graph=create_graph)
+        return prediction.to(dtype=torch.float32)
 
     def structures(self, batch: Batch) -> int:
         return batch.graph.num_structures
@@ -143,16 +172,16 @@ class ForceField:
         return len(batch.graph.numbers)
 
     def flops(self, batch: Batch) -> float:
-        return 3 * self.spec.model.flops(batch.graph.counts)
+        return 3 * self.spec.passes * self.spec.model.flops(batch.graph.counts)
 
     def evaluate(self, model: Potential, name: str, limit: int | None = None) -> tuple[Losses, np.ndarray]:
         """Losses on a validation set, and each structure's loss (float32). ``limit``: its first structures only."""
         energies, forces, sizes = [], [], []
         for batch in self.batches(name, limit):
             grad = torch.no_grad() if self.spec.model.forces == "direct" else torch.enable_grad()
-            with grad, torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
-                prediction = predict(model, batch.graph)
-            e, f = per_structure(prediction.to(dtype=torch.float32), batch.label, batch.graph)
+            with grad:
+                prediction = self.predict(model, batch.graph)
+            e, f = per_structure(prediction, batch.label, batch.graph)
             energies.append(e.detach().double().cpu().numpy())
             forces.append(f.detach().double().cpu().numpy())
             sizes.append(batch.graph.size.cpu().numpy())
@@ -253,12 +282,5 @@ def cut(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
 
 
 def rotated(store: Store, rng: np.random.Generator) -> Store:
-    """Every structure turned by a rotation of its own, forces and cell with it."""
-    turn = haar(rng, len(store))
-    each = np.repeat(turn, store.sizes, axis=0)
-    return replace(
-        store,
-        positions=np.einsum("aij,aj->ai", each, store.positions),
-        forces=np.einsum("aij,aj->ai", each, store.forces),
-        cell=None if store.cell is None else np.einsum("sij,skj->ski", turn, store.cell),
-    )
+    """Every structure turned about the origin by a rotation of its own, forces and cell with it."""
+    return turn_store(SO3().sample(rng, len(store)), store, about="origin")

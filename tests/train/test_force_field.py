@@ -9,6 +9,7 @@ import pytest
 import torch
 from runs import structures, tiny_spec, tiny_store
 
+from equiscale.data.orientation import haar
 from equiscale.data.store import Store
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
@@ -254,3 +255,18 @@ def test_no_graph_has_more_edges_than_it_is_counted_for(store, neighbors):
     for s in range(len(store)):
         graph = build_graph([store[s]], 5.0, neighbors)
         assert graph.receiver.shape[0] <= most[s]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_rotations_are_those_of_published_runs(store, dtype, periodic):
+    """Bit for bit the formula that records were made with, written out here: else they could not be made again."""
+    cell = np.random.default_rng(1).normal(size=(len(store), 3, 3)) if periodic else None
+    made = replace(store, positions=store.positions.astype(dtype), forces=store.forces.astype(dtype), cell=cell)
+    found = rotated(made, np.random.default_rng([7, 2, 3]))
+    turn = haar(np.random.default_rng([7, 2, 3]), len(made))
+    each = np.repeat(turn, made.sizes, axis=0)
+    assert np.array_equal(found.positions, np.einsum("aij,aj->ai", each, made.positions))
+    assert np.array_equal(found.forces, np.einsum("aij,aj->ai", each, made.forces))
+    if periodic:
+        assert np.array_equal(found.cell, np.einsum("sij,skj->ski", turn, made.cell))
