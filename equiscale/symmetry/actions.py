@@ -13,9 +13,9 @@ The order of the atoms acts on what is ``per_atom``, the shift on points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,10 +24,7 @@ from equiscale.errors import InputError
 from equiscale.symmetry.elements import Elements
 
 Array = Any  # np.ndarray or torch.Tensor
-
-
-class Action(Protocol):
-    def __call__(self, g: Elements, x: Any) -> Any: ...
+Action = Callable[[Elements, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,7 @@ class Grid:
         for i, axis in enumerate(to):
             order[axis] = to[source[i]]
         flipped = [axis for i, axis in enumerate(to) if signed[i, source[i]] < 0]
-        return x.permute(order).flip(flipped) if _torch(x) else np.flip(x.transpose(order), flipped)
+        return x.permute(order).flip(flipped) if _torch(x) else np.flip(x.transpose(order), tuple(flipped))
 
 
 @dataclass(frozen=True)

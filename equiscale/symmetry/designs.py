@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -107,6 +107,7 @@ class Draws:
     kind: Literal["random", "coset", "pair", "full", "quadrature"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """How many and which elements of a group; InputError where it does not fit the group."""
 
@@ -135,7 +136,8 @@ class Coset:
     Z(g) = ρ(g)⁻¹ f(ρ(g) x). As Σ_j w_j D^l(h d_j) = D^l(h) Σ_j w_j D^l(d_j) = 0, it is the twirl itself, for every h,
     where Z has no degree above the design's. Both hold for d_j h, too. The left is taken because d_j h turns by the
     design in the axes of the model: a model on a grid, which commutes with O already, would give M equal values. With
-    h d_j this befalls only a structure that itself has the design's symmetry, in the design's axes.
+    h d_j this befalls only a structure that itself has the design's symmetry in the design's axes (methane with its
+    bonds along the diagonals, a cubic crystal): the estimate stays unbiased, but the spread within the coset is none.
 
     ``pair``: two independent cosets one after the other, whose means are an unbiased pair. For O(3) each coset is
     doubled by the inversion, M = 2 |design|, and is exact there, too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from equiscale.symmetry.elements import Elements, identity
 LARGEST_N = 7  # 7! = 5040 permutations are listed; 8! are more than one wants to average over
 
 
+@runtime_checkable
 class Group(Protocol):
     """What is drawn from, uniformly over the group: by its Haar measure, unless the group says otherwise."""
 
