@@ -41,6 +41,12 @@ class Elements:
             None if self.order is None else self.order[(*where, slice(None))],
         )
 
+    @property
+    def transposed(self) -> Elements:
+        """The first two axes swapped: [samples, M] as drawn are [M, samples] where predictions are asked for."""
+        swap = lambda values: None if values is None else np.swapaxes(values, 0, 1)  # noqa: E731
+        return Elements(np.swapaxes(self.matrix, 0, 1), swap(self.shift), swap(self.order))
+
     def __matmul__(self, other: Elements) -> Elements:
         """The product that acts with ``other`` first; shapes broadcast."""
         matrix = self.matrix @ other.matrix
