@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,28 +29,61 @@ def labeller(calculator: str, options: dict[str, Any], folder: str = "") -> Labe
     """
     if calculator == "gfn2":
         return _gfn2
+    ready = calculators(calculator, options, folder)
+
+    def label(numbers: np.ndarray, positions: np.ndarray, charge: int, spin: int) -> Label:
+        try:
+            made = ready(charge, spin)
+        except Exception as error:  # as in ``ask``
+            return _reason(error)
+        found = ask(made, numbers, positions, charge, spin)
+        if isinstance(found, str):
+            ready.cache_clear()  # what failed may be left in a state of its own
+        return found
+
+    return label
+
+
+def calculators(calculator: str, options: dict[str, Any], folder: str = "") -> Any:
+    """A function of charge and multiplicity that makes the calculator and keeps it (``functools.cache``)."""
     made = class_of(calculator, folder)
+
+    @cache
+    def ready(charge: int, spin: int) -> Any:
+        return made(**_filled(options, {"{charge}": charge, "{spin}": spin}))
+
+    return ready
+
+
+def ask(
+    calculator: Any,
+    numbers: Int[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    charge: int,
+    spin: int,
+    cell: Float[np.ndarray, "3 3"] | None = None,
+    afresh: bool = False,
+) -> Label:
+    """One structure by an ASE calculator. ``afresh``: what it keeps of the structure before is forgotten first."""
     try:
         from ase import Atoms
     except ImportError as error:
         raise need("train", error) from error
-    ready: dict[tuple[int, int], Any] = {}
+    try:
+        if afresh and hasattr(calculator, "reset"):
+            calculator.reset()
+        about = {"charge": charge, "spin": spin}
+        atoms = Atoms(numbers, positions, cell=cell, pbc=cell is not None, info=about, calculator=calculator)
+        energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), np.float64)
+    except Exception as error:  # a user's code may raise anything: it is a reason, and the next structure's turn
+        return _reason(error)
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        return "energy or forces are not finite"
+    return energy, forces
 
-    def label(numbers: np.ndarray, positions: np.ndarray, charge: int, spin: int) -> Label:
-        state = (charge, spin)
-        try:
-            if state not in ready:
-                ready[state] = made(**_filled(options, {"{charge}": charge, "{spin}": spin}))
-            atoms = Atoms(numbers, positions, info={"charge": charge, "spin": spin}, calculator=ready[state])
-            energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), np.float64)
-        except Exception as error:  # a user's code may raise anything: it is a reason, and the next structure's turn
-            ready.pop(state, None)
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            return "energy or forces are not finite"
-        return energy, forces
 
-    return label
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def class_of(calculator: str, folder: str = "") -> Any:
