@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from equiscale.graph import AtomGraph
 from equiscale.models.base import Potential
-from equiscale.predict import predict
 from equiscale.run import SymmetryPoint, Tracking
 from equiscale.symmetry.decomposition import Decomposition, Figure, decomposition
 from equiscale.symmetry.elements import Elements
@@ -74,23 +74,32 @@ def symmetry_point(task: ForceField, model: Potential, tracking: Tracking, state
 def gradients(
     task: ForceField, model: Potential, tracking: Tracking, rng: np.random.Generator
 ) -> tuple[float, float, float | None]:
-    """Unbiased ‖∇L_mean‖² and ‖∇L_equiv‖² (squared force error) over all parameters, and the cosine of their angle.
+    """‖∇L_mean‖² and ‖∇L_equiv‖² (squared force error) over all parameters, and the cosine of their angle.
+
+    The cosine may leave [-1, 1] by noise; None where one of the squares, which are unbiased, is not positive.
+    """
+    mean, equiv, cross = products(task, model, tracking, rng)
+    return mean, equiv, cross / math.sqrt(mean) / math.sqrt(equiv) if mean > 0 and equiv > 0 else None
+
+
+def products(
+    task: ForceField, model: Potential, tracking: Tracking, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """‖∇L_mean‖², ‖∇L_equiv‖² and <∇L_mean, ∇L_equiv>, unbiased.
 
     A square of a noisy gradient is too large by its noise: each is the product <g_A, g_B> of the gradients from two
-    independent sets of rotations, 2 × M in all. Within each the parts are U-statistics: the gradient of the loss of an
-    average over M holds that of L_equiv / M. The cosine is the symmetrised cross product over the root of the two; it
-    may leave [-1, 1] by noise, and is None where a square is not positive.
+    independent sets of rotations, 2 × M in all; the last one is symmetrised. Within a set the parts are U-statistics:
+    the gradient of the loss of an average over M holds that of L_equiv / M.
     """
     (mean_a, equiv_a), (mean_b, equiv_b) = (_gradients(task, model, tracking, rng) for _ in range(2))
-    mean, equiv = float(mean_a @ mean_b), float(equiv_a @ equiv_b)
-    cross = float(mean_a @ equiv_b + mean_b @ equiv_a) / 2
-    cosine = cross / math.sqrt(mean) / math.sqrt(equiv) if mean > 0 and equiv > 0 else None
-    return mean, equiv, cosine
+    return float(mean_a @ mean_b), float(equiv_a @ equiv_b), float(mean_a @ equiv_b + mean_b @ equiv_a) / 2
 
 
-def _predict(model: Potential, create_graph: bool = False) -> Predict:
-    """What is decomposed: the potential as the run trains it."""
-    return partial(predict, model, create_graph=create_graph)
+def _predict(task: ForceField, model: Potential, create_graph: bool = False) -> Predict:
+    """What is decomposed: the potential as the run trains it, its frames included, but in float32: the rounding of
+    bf16 breaks symmetry, too."""
+    exact = replace(task, spec=replace(task.spec, dtype="float32"))
+    return partial(exact.predict, model, create_graph=create_graph)
 
 
 def _samples(
@@ -100,7 +109,7 @@ def _samples(
     squared, study = [], []
     for batch, g in _turned(task, tracking.structures, tracking.rotations, rng):
         with torch.no_grad():
-            out = twisted_predictions(_predict(model), batch.graph, g)
+            out = twisted_predictions(_predict(task, model), batch.graph, g)
         z, y = _arrays(out.energy, out.forces), _arrays(batch.label.energy, batch.label.forces)
         offsets = np.concatenate([[0], np.cumsum(batch.graph.size.cpu().numpy())])
         with np.errstate(all="ignore"):
@@ -119,7 +128,7 @@ def _gradients(
     count = len(task.groups(SET, tracking.gradient_structures))
     for batch, g in _turned(task, tracking.gradient_structures, tracking.rotations, rng):
         graph: AtomGraph = batch.graph
-        z = twisted_predictions(_predict(model, create_graph=True), graph, g).forces.double()
+        z = twisted_predictions(_predict(task, model, create_graph=True), graph, g).forces.double()
         if not z.requires_grad:  # such as atoms without neighbours: no weight changes their forces
             continue
         found = parts(z, batch.label.forces.double(), graph.structure, graph.size, unbiased=True)
