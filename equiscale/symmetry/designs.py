@@ -130,14 +130,14 @@ class Random:
 
 @dataclass(frozen=True)
 class Coset:
-    """A design moved by one Haar element h per sample, on the left: g_j = h d_j, which acts with d_j first.
+    """A design moved by two independent Haar elements per sample, one on each side: g_j = h d_j k.
 
     Each g_j is uniform by itself, so Σ_j w_j Z(g_j) is an unbiased estimate of the twirl ∫ Z of every
-    Z(g) = ρ(g)⁻¹ f(ρ(g) x). As Σ_j w_j D^l(h d_j) = D^l(h) Σ_j w_j D^l(d_j) = 0, it is the twirl itself, for every h,
-    where Z has no degree above the design's. Both hold for d_j h, too. The left is taken because d_j h turns by the
-    design in the axes of the model: a model on a grid, which commutes with O already, would give M equal values. With
-    h d_j this befalls only a structure that itself has the design's symmetry in the design's axes (methane with its
-    bonds along the diagonals, a cubic crystal): the estimate stays unbiased, but the spread within the coset is none.
+    Z(g) = ρ(g)⁻¹ f(ρ(g) x). As Σ_j w_j D^l(h d_j k) = D^l(h) (Σ_j w_j D^l(d_j)) D^l(k) = 0, it is the twirl itself, for
+    every h and k, where Z has no degree above the design's. One side would be enough for both, but has a blind spot:
+    d_j k turns by the design in the axes of the model, and a model on a grid, which commutes with O already, would
+    give M equal values; h d_j does so for a structure that itself has the design's symmetry in the design's axes
+    (methane with its bonds along the diagonals, a cubic crystal).
 
     ``pair``: two independent cosets one after the other, whose means are an unbiased pair. For O(3) each coset is
     doubled by the inversion, M = 2 |design|, and is exact there, too.
@@ -152,7 +152,7 @@ class Coset:
     def draw(self, group: Group, rng: np.random.Generator, samples: int) -> Draws:
         elements, weights = _design_of(group, self.name)
         cosets = 2 if self.pair else 1
-        moved = SO3().sample(rng, samples, cosets, 1) @ elements
+        moved = SO3().sample(rng, samples, cosets, 1) @ elements @ SO3().sample(rng, samples, cosets, 1)
         matrix = moved.matrix.reshape(samples, cosets * len(weights), 3, 3)
         return Draws(Elements(matrix), np.tile(weights, cosets) / cosets, "pair" if self.pair else "coset")
 

@@ -77,13 +77,13 @@ class Elements:
     @property
     def sign(self) -> Float[np.ndarray, "*shape"]:
         """The determinant: +1 for rotations, -1 where a reflection is in it."""
-        return np.sign(np.linalg.det(self.matrix))
+        return np.asarray(np.sign(np.linalg.det(self.matrix)))
 
     @property
     def angle(self) -> Float[np.ndarray, "*shape"]:
         """By which the rotation turns, 0 ... π; of -R where R reflects."""
         trace = np.trace(self.matrix, axis1=-2, axis2=-1) * self.sign
-        return np.arccos(np.clip((trace - 1) / 2, -1, 1))
+        return np.asarray(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
 def rotations(matrix: Float[np.ndarray, "*shape 3 3"], tolerance: float = 1e-6) -> Elements:
