@@ -1,28 +1,18 @@
-"""One training run: what decides it (``RunSpec``), what came of it (``RunRecord``), and many of them as one table."""
+"""What decides a run: its configs, the spec that is its key, and the steps at which it is looked at."""
 
 import hashlib
-import json
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from equiscale import models
-from equiscale.config import canonical, config, from_json, later, to_json
+from equiscale.config import canonical, config, later
 from equiscale.errors import InputError
-from equiscale.files import write_atomically
 from equiscale.models import ModelConfig
-
-Status = Literal["ok", "did not learn", "diverged"]
 
 SCHEMA = 1
 """Version of specs and records. A results folder of another version is refused, never half-read."""
-
-Sets = ("molecules", "conformers")
-"""The two validation sets: new molecules, and new conformers of training molecules."""
 
 
 @config
@@ -210,180 +200,6 @@ class RunSpec:
         return f"{self.architecture} w={self.model.width} seed={self.seed}"
 
 
-@config
-class Losses:
-    """Figures of one validation set. L is eq. 1: the mean over structures of per-structure means, normalised."""
-
-    loss: float
-    energy_loss: float
-    force_loss: float
-    atom_loss: float  # L with every atom, not every structure, weighing the same
-    energy_mae: float  # meV/atom
-    force_mae: float  # meV/Å, mean over structures of the mean norm of the force error
-
-    @property
-    def finite(self) -> bool:
-        return all(math.isfinite(x) for x in (self.loss, self.energy_loss, self.force_loss))
-
-
-@config
-class Clock:
-    """What a second run on the same machine would not repeat to the bit."""
-
-    seconds_train: float = 0.0  # training steps alone, as they were: two processes side by side vary
-    seconds_total: float = 0.0  # loading and validation included
-
-
-@config
-class Evaluation:
-    """One look at a run."""
-
-    step: int
-    structures: int
-    atoms: int
-    unique_atoms: int
-    flops_model: float  # 3 x forward FLOPs of the published formulation
-    flops_executed: float
-    train_loss: float  # mean over the steps since the last look
-    molecules: Losses
-    conformers: Losses
-    clock: Clock = Clock()
-
-
-@config
-class SymmetryPoint:
-    """The loss decomposition at one step, of the weights as a look evaluates them, on ``Tracking.structures``.
-
-    Squared force error per component, normalised units, mean over structures: L = L_mean + L_equiv exactly. Errors are
-    standard errors over structures. Eq. 1's pair is to leading order in the error of its own jackknife.
-    """
-
-    step: int
-    structures: int  # seen
-    atoms: int
-    flops_model: float
-    total: float
-    mean: float  # of the twirled potential
-    equiv: float  # equivariance error
-    equiv_error: float
-    percent: float  # of the loss from equivariance error
-    percent_error: float
-    size: float  # mean squared predicted force component: L_equiv of a potential that says nothing is 0, too
-    loss: float  # eq. 1
-    loss_mean: float  # eq. 1 of the twirled potential
-    gradient_mean: float | None = None  # squared norm of the gradient of L_mean, unbiased: may be negative
-    gradient_equiv: float | None = None
-    gradient_cosine: float | None = None  # of the angle between the two
-    head: float | None = None  # squared distance of a free EScAIP head from the equivariant ones, ‖W - W̄‖²
-    seconds: float = 0.0  # that the look took
-
-
-@config
-class RunRecord:
-    """What came of a run: the curve, the end, what it cost, and where it ran."""
-
-    spec: RunSpec
-    status: Status
-    reason: str  # why the status is not "ok"
-    parameters: int
-    parameters_body: int  # without embedding and radial-basis weights
-    curve: tuple[Evaluation, ...]
-    final_molecules: Losses  # on every structure of the set
-    final_conformers: Losses
-    trivial_molecules: Losses  # per-element energies and zero force
-    trivial_conformers: Losses
-    mu: float  # eV
-    sigma: float  # eV
-    max_gradient_norm: float
-    clipped_steps: int
-    step_seconds: float | None = None  # median step, the rung timed alone; None: it was not
-    shared_device: bool = False  # other runs used the device at the same time: unfit for laws in measured hours
-    provenance: dict[str, str] = field(default_factory=dict)
-    symmetry: tuple[SymmetryPoint, ...] = later(())
-
-    def without_clock(self) -> dict[str, Any]:
-        """The record less clock times and provenance: what an undisturbed run and a resumed one share to the bit."""
-        record = json.loads(to_json(RunRecord, self))
-        for evaluation in record["curve"]:
-            del evaluation["clock"]
-        for point in record.get("symmetry", ()):
-            del point["seconds"]
-        for name in ("step_seconds", "provenance"):
-            del record[name]
-        return record
-
-
-def save(record: RunRecord, folder: Path) -> Path:
-    """Write ``<key>.json``, last and atomically: the commit point of a run."""
-    path = folder / f"{record.spec.key}.json"
-    write_atomically(path, to_json(RunRecord, record))
-    return path
-
-
-def load(path: Path) -> RunRecord:
-    """One record; raises InputError for another version or a damaged file."""
-    try:
-        text = path.read_bytes()
-        version = json.loads(text)["spec"]["schema_version"]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is not a run record: remove it, and `equiscale run` trains that run again.") from None
-    if version != SCHEMA:
-        raise InputError(
-            f"{path} has schema version {version}, this equiscale reads {SCHEMA}: use the equiscale that wrote it, "
-            "or another results folder."
-        )
-    return from_json(RunRecord, text, str(path))
-
-
-def table(records: Iterable[RunRecord]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """One row per evaluation of every run that did not diverge and began with fresh weights, and the other runs, each
-    with its reason.
-    """
-    rows: dict[str, list[Any]] = {}
-    dropped = []
-    for record in records:
-        spec = record.spec
-        about = {
-            "run": spec.key,
-            "architecture": spec.architecture,
-            "width": spec.model.width,
-            "seed": spec.seed,
-        }
-        if record.status == "diverged":
-            dropped.append({**about, "reason": f"diverged: {record.reason}"})
-            continue
-        if spec.start is not None:
-            reason = "it starts from another run's weights: its compute is not that of a run from scratch"
-            dropped.append({**about, "reason": reason})
-            continue
-        for e in record.curve:
-            row = {
-                **about,
-                "depth": spec.model.depth,
-                "step": e.step,
-                "N": float(record.parameters),
-                "N_body": float(record.parameters_body),
-                "D": float(e.atoms),
-                "unique_atoms": float(e.unique_atoms),
-                "structures": e.structures,
-                "C": e.flops_model,
-                "C_executed": e.flops_executed,
-                "H_train": math.nan if record.step_seconds is None else e.step * record.step_seconds / 3600,
-                "H_train_measured": e.clock.seconds_train / 3600,
-                "H_total": e.clock.seconds_total / 3600,
-                "train_loss": e.train_loss,
-            }
-            for name in Sets:
-                losses: Losses = getattr(e, name)
-                for part in ("loss", "energy_loss", "force_loss", "atom_loss", "energy_mae", "force_mae"):
-                    row[f"{part}_{name}"] = getattr(losses, part)
-            for column, value in row.items():
-                rows.setdefault(column, []).append(value)
-    return {column: np.array(values) for column, values in rows.items()}, dropped
-
-
 def evaluation_steps(steps: int, spec: EvalSpec) -> list[int]:
     """Steps after which a run is looked at: log-spaced from ``first_fraction`` and linear, the last one included."""
     first = max(1.0, spec.first_fraction * steps)
@@ -405,29 +221,3 @@ def tracking_steps(steps: int, spec: EvalSpec) -> list[int]:
 def resolved(spec: RunSpec, content_hash: str) -> RunSpec:
     """The spec with the hash of the data it will see, so that its key names the data's content."""
     return replace(spec, data=replace(spec.data, content_hash=content_hash))
-
-
-def losses_path(folder: Path, key: str) -> Path:
-    """Per-structure validation losses of a run, at every evaluation."""
-    return folder / f"{key}.losses.npz"
-
-
-def checkpoint_path(folder: Path, key: str) -> Path:
-    """The folder of a run's weights."""
-    return folder / f"{key}.ckpt"
-
-
-def start_path(folder: Path, key: str) -> Path:
-    """Where the weights lie that a run begins with, until it is recorded."""
-    return checkpoint_path(folder, key) / "start"
-
-
-def load_losses(folder: Path, keys: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Per-structure losses of those runs that have them: steps [T], molecules [T, S_a], conformers [T, S_b], groups."""
-    out = {}
-    for key in keys:
-        path = losses_path(folder, key)
-        if path.exists():
-            with np.load(path) as file:
-                out[key] = {name: file[name] for name in file.files}
-    return out
