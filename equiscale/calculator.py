@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from equiscale.data.sources import CHARGE_KEYS, SPIN_KEYS, unlabelled
 from equiscale.errors import InputError, need
@@ -19,7 +22,8 @@ except ImportError as error:
 class Calculator(ASECalculator):
     """Energy (eV; ``free_energy`` is the same) and forces (eV/Å) of a checkpoint.
 
-    ``checkpoint``: its folder, or a ``TrainedPotential``, which is used as it is. ``dtype``: "float64" computes in
+    ``checkpoint``: its folder; or a ``TrainedPotential``, or another function of a list of structures, such as
+    ``measure.Averaged``, which are used as they are. ``dtype``: "float64" computes in
     double precision, for tight relaxations and small time steps. The total charge and the spin multiplicity are
     ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (0 and 1 where absent); only a potential with ``charge_spin``
     sees them. Cells are periodic in all three directions or not at all. There is no stress.
@@ -31,10 +35,15 @@ class Calculator(ASECalculator):
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces"]  # type: ignore[misc]
 
     def __init__(
-        self, checkpoint: str | Path | TrainedPotential, device: str = "cpu", dtype: str | None = None, **options: Any
+        self,
+        checkpoint: str | Path | TrainedPotential | Callable[[Any], Any],
+        device: str = "cpu",
+        dtype: str | None = None,
+        **options: Any,
     ):
         super().__init__(**options)
-        if isinstance(checkpoint, TrainedPotential):
+        self.trained: Callable[[Any], Any]
+        if callable(checkpoint):
             if device != "cpu" or dtype is not None:
                 raise InputError("a TrainedPotential is where it is: give device and dtype to TrainedPotential.load.")
             self.trained = checkpoint
@@ -55,7 +64,7 @@ class Calculator(ASECalculator):
             raise InputError("there are no atoms to calculate.")
         out = self.trained([unlabelled(self.atoms, "the structure")])
         energy = float(out.energy[0])
-        self.results = {"energy": energy, "free_energy": energy, "forces": out.forces.numpy()}
+        self.results = {"energy": energy, "free_energy": energy, "forces": np.asarray(out.forces)}
 
 
 def _info(atoms: Any) -> list[Any]:

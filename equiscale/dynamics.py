@@ -71,18 +71,20 @@ def energy_drift(
     temperature: float = 300.0,
     seed: int = 0,
     tell: Callable[[int], None] = lambda step: None,
+    predict: Callable[[Any], Any] | None = None,
 ) -> Drift:
     """Velocity Verlet from ``atoms`` (ASE's; not changed), whose first velocities are drawn at ``temperature`` (K).
 
     ``timestep``: fs. The centre of mass rests; a molecule does not turn. A start that is far from a minimum heats up:
-    relax it first where the mean temperature matters.
+    relax it first where the mean temperature matters. ``predict``: what is made of the potential and asked instead of
+    it, such as its average over rotations.
     """
     for name, value, least in (("steps", steps, 10), ("timestep", timestep, 0), ("temperature", temperature, 0)):
         if not least <= value < np.inf or (name == "timestep" and value == 0):
             raise InputError(f"{name} must be {'at least 10' if least else 'a positive number'}, not {value:g}.")
     atoms = atoms.copy()
     atoms.set_constraint()  # a fixed atom takes up momentum, not energy: the fit is of all atoms
-    atoms.calc = Calculator(trained)
+    atoms.calc = Calculator(predict or trained)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=np.random.default_rng(seed))
     if len(atoms) > 1:
         Stationary(atoms)

@@ -56,6 +56,7 @@ def _add_symmetry(commands: "Commands") -> None:
     measured.add_argument(
         "--averages", metavar="M,M,...", help="the loss of averages over M rotations, as in 1,2,4,8,16,32"
     )
+    measured.add_argument("--degrees", type=int, default=0, metavar="L", help="of which angular degrees, up to l = L")
     measured.add_argument(
         "--arg", action="append", default=[], metavar="NAME=VALUE", help="of a calculator's constructor; repeatable"
     )
@@ -77,6 +78,7 @@ def _symmetry(a: argparse.Namespace) -> None:
         moves=Moves(a.reflections, a.translations, a.permutations),
         loss=a.loss,
         averages=_counts(a.averages),
+        degrees=a.degrees,
         atoms=a.atoms,
         seed=a.seed,
     )

@@ -8,7 +8,11 @@ from equiscale.cli.arguments import add_keys, command, reader
 from equiscale.cli.terminal import live, say, terminate_like_interrupt, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from equiscale.cli.arguments import Commands
+    from equiscale.measure.wrappers import Averaged
+    from equiscale.predict import TrainedPotential
 
 
 def add(commands: "Commands") -> None:
@@ -24,6 +28,9 @@ def add(commands: "Commands") -> None:
     )
     evaluate.add_argument("--device", default="cpu")
     evaluate.add_argument("--atoms", type=int, default=4096, help="of a batch: bounds the memory (default: 4096)")
+    evaluate.add_argument(
+        "--average", metavar="ELEMENTS", help="over rotations at test time: T, O, I (12, 24, 60 passes), random:8"
+    )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     add_keys(evaluate, blocks=True)
     tuned = command(
@@ -51,6 +58,9 @@ def add(commands: "Commands") -> None:
     nve.add_argument("--temperature", type=float, default=300.0, help="K, of the first velocities (default: 300)")
     nve.add_argument("--seed", type=int, default=0, help="of the first velocities")
     nve.add_argument("--dtype", choices=("float32", "float64"), help="to compute in (default: the checkpoint's)")
+    nve.add_argument(
+        "--average", metavar="ELEMENTS", help="over rotations at each step: T, O, I (12, 24, 60 passes), random:8"
+    )
     nve.add_argument("--device", default="cpu")
     nve.add_argument("--json", type=Path, metavar="FILE", help="write the figures and energies there too")
 
@@ -59,10 +69,19 @@ def _evaluate(a: argparse.Namespace) -> None:
     from equiscale.evaluate import evaluated
 
     text, figures = evaluated(a.checkpoint, a.data, part=a.part, keys=reader(a), device=a.device, atoms=a.atoms,
-                              live=live)  # fmt: skip
+                              live=live, made_of=_averaging(a.average))  # fmt: skip
     live("")
     print(text)
     write_json(a.json, figures)
+
+
+def _averaging(elements: str | None) -> "Callable[[TrainedPotential], Averaged] | None":
+    """What is made of a checkpoint where its average over rotations is wanted."""
+    if elements is None:
+        return None
+    from equiscale.measure.wrappers import averaged
+
+    return lambda trained: averaged(trained, elements)
 
 
 def _fine_tune(a: argparse.Namespace) -> None:
@@ -96,8 +115,11 @@ def _nve(a: argparse.Namespace) -> None:
 
     trained = TrainedPotential.load(a.checkpoint, a.device, a.dtype)
     atoms, what = start(trained, a.structure, a.index)
+    made_of = _averaging(a.average)
+    predict = None if made_of is None else made_of(trained)
+    what += "" if predict is None else f", {predict.name}"
     drift = energy_drift(trained, atoms, steps=a.steps, timestep=a.timestep, temperature=a.temperature, seed=a.seed,
-                         tell=lambda step: live(f"step {step} of {a.steps}") if step % 20 == 0 else None)  # fmt: skip
+                         predict=predict, tell=lambda step: live(f"step {step} of {a.steps}") if step % 20 == 0 else None)  # fmt: skip
     live("")
     print(f"{what}: {drift}")
     write_json(a.json, {"structure": what, **drift.to_dict()})

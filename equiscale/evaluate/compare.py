@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,8 +38,10 @@ def evaluate(
     atoms: int = 4096,
     where: str = "the data",
     tell: Callable[[int], None] = lambda structures: None,
+    predict: Callable[[Store], Any] | None = None,
 ) -> Assessment:
-    """Compare a potential with labels. ``atoms``: of a batch, at most; changes rounding only.
+    """Compare a potential with labels. ``atoms``: of a batch, at most; changes rounding only. ``predict``: what is
+    made of the potential and asked instead of it, such as its average over rotations.
 
     Structures may lack a label: each figure is of those that have what it needs. InputError where no structure has
     any, for an element the potential does not know, and for what ``checks.check`` refuses. ``tell`` is told how many
@@ -58,8 +61,8 @@ def evaluate(
         if len(chosen):
             part = Labelled(store.take(chosen), batch.energy[chosen], batch.forces[chosen])
             trained.refuse_unknown(part.store.elements, where)
-            out = trained(part.store)
-            energy, forces = out.energy.numpy(), out.forces.numpy()
+            out = (predict or trained)(part.store)
+            energy, forces = np.asarray(out.energy), np.asarray(out.forces)
             _add(of_potential, part, energy, forces, trained.references.sigma)
             baseline = trained.references.baseline(part.store)
             _add(of_trivial, part, baseline, np.zeros_like(forces), trained.references.sigma)

@@ -23,23 +23,28 @@ def evaluated(
     device: str = "cpu",
     atoms: int = 4096,
     live: Callable[[str], None] = lambda text: None,
+    made_of: Callable[[TrainedPotential], Any] | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """A checkpoint on a data set, as text and as plain JSON. ``part``, ``keys``: of ``read``."""
+    """A checkpoint on a data set, as text and as plain JSON. ``part``, ``keys``: of ``read``. ``made_of``: of the
+    potential, what is asked instead of it and has a ``name``: its average over rotations.
+    """
     trained = TrainedPotential.load(checkpoint, device)
+    other = None if made_of is None else made_of(trained)
     structures = read(data, part, **(keys or {}))
     of = f" of {len(structures):,}" if isinstance(structures, Store | Packed) else ""
-    found = evaluate(
-        trained, structures, atoms=atoms, where=data, tell=lambda n: live(f"evaluated {n:,}{of} structures …")
-    )
+    tell = lambda n: live(f"evaluated {n:,}{of} structures …")  # noqa: E731
+    found = evaluate(trained, structures, atoms=atoms, where=data, tell=tell, predict=other)
     part = part or ("molecules" if isinstance(structures, Store) else "all")
     left = structures.isolated if isinstance(structures, FromFile) else 0
     model = trained.model
-    head = f"{model.kind} w={model.width}, {model.forces} forces, on {data} ({part})"
+    called = f"{model.kind} w={model.width}, {model.forces} forces" if other is None else other.name
+    head = f"{called}, on {data} ({part})"
     head += f", {left} isolated atoms left out" if left else ""
     about = {
         "architecture": model.kind,
         "width": model.width,
         "forces": model.forces,
+        **({} if other is None else {"model": other.name}),
         "weights": trained.content_hash,
         "sigma_eV": trained.references.sigma,
         "data": data,

@@ -18,6 +18,7 @@ from equiscale.measure.found import Average, Found, Part, extremes, figure, part
 from equiscale.measure.model import Checkpoint, Failed, Model, Predicted
 from equiscale.measure.moves import Moves, drawn, refuse_variant
 from equiscale.measure.structures import Chosen
+from equiscale.symmetry.degrees import Powers, degrees, powers
 from equiscale.symmetry.designs import Draws, Random, Sampler, sampler
 from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.estimate import Samples, averages, estimate, estimator
@@ -35,6 +36,7 @@ class Options:
     moves: Moves = field(default_factory=Moves)
     loss: str | Loss = "squared"
     averages: tuple[int, ...] = ()  # M of test-time averages
+    degrees: int = 0  # the highest l whose share of L_equiv is wanted
     atoms: int = 8192  # of a batch, copies counted: bounds the memory
     seed: int = 0
 
@@ -67,12 +69,20 @@ class _Measurement:
             raise InputError(f"{chosen.where}: the loss of averages needs labels of {' and '.join(self.loss.outputs)}.")
         if options.averages and min(options.averages) < 1:
             raise InputError(f"an average is over one rotation or more, not {min(options.averages)}.")
+        if options.degrees:
+            if options.moves != Moves():
+                raise InputError(
+                    "degrees are of rotations alone: leave out reflections, translations and permutations."
+                )
+            if not (self.loss.squared and 1 <= options.degrees <= 20):
+                raise InputError("degrees are parts of a squared error, from l = 1 to at most 20.")
         if options.seed < 0:
             raise InputError(f"the seed is a whole number from 0, not {options.seed}.")
         self.passes, self.repeated = 0, 0.0
         self.kept: dict[str, list[np.ndarray]] = {}
         self.samples: list[Samples] = []
         self.per_atom: list[Samples] = []
+        self.powers: list[Powers] = []
 
     def found(self, tell: Callable[[int], None]) -> Found:
         begin = time.perf_counter()
@@ -150,6 +160,9 @@ class _Measurement:
         labels = {"energy": store.energy, "forces": store.forces.astype(np.float64)}
         y = labels if self.labelled else {name: np.zeros_like(v) for name, v in labels.items()}
         self.samples.append(estimate(z.outputs, y, store.offsets, self.loss, draws.kind, draws.weights))
+        if lmax := self.options.degrees:
+            each = powers(z.outputs, draws.elements, store.offsets, self.loss, draws.kind, draws.weights, lmax)
+            self.powers.append(each)
         if (own := self._of_atoms()) is not None:
             # Each atom as a structure of its own.
             alone = np.arange(store.atoms + 1)
@@ -223,7 +236,7 @@ class _Measurement:
             net_force=net_force,
             net_force_of_labels=extremes(self._of("sum_label")) if forces else None,
             averages=self._averages(samples, group),
-            degrees=None,
+            degrees=degrees(Powers.joined(self.powers), group).to_dict() if self.powers else None,
             lie=None,
             repeated=self.repeated,
             forward_passes=self.passes,

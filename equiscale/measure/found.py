@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from equiscale.symmetry.decomposition import Figure, decomposition
+from equiscale.symmetry.decomposition import Figure, decomposition, ratio_of_sums
 from equiscale.symmetry.estimate import Samples
 
 
@@ -104,9 +104,7 @@ def part_of(samples: Samples, groups: Int[np.ndarray, " n"], labelled: bool) -> 
 
 def figure(values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> Figure:
     """The mean, with its jackknife error over groups."""
-    return decomposition(
-        Samples(values, values, values, np.ones(len(values)), 0.0), rotations=0, estimator="", groups=groups
-    ).total
+    return ratio_of_sums(values, np.ones(len(values)), groups)
 
 
 def extremes(values: Float[np.ndarray, "*m n"]) -> Extremes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from equiscale.measure.found import Extremes, Found, Part
 from equiscale.symmetry.decomposition import Figure
@@ -20,7 +21,7 @@ def describe(found: Found) -> str:
     if found.averages:
         lines += ["", *_averages(found)]
     if found.degrees:
-        lines += ["", *_degrees(found)]
+        lines += ["", *_degrees(found.degrees)]
     if found.by_element:
         lines += ["", *_parts("element", "atoms", found.by_element, found.labelled)]
     if found.by_size:
@@ -106,9 +107,15 @@ def _averages(found: Found) -> list[str]:
     return lines
 
 
-def _degrees(found: Found) -> list[str]:
-    assert found.degrees is not None
-    return ["degree l " + "".join(f"{l:>12d}" for l in found.degrees), "share of L_equiv, %"]
+def _degrees(d: dict[str, Any]) -> list[str]:
+    named = {**{f"l = {l}": share for l, share in d["share"].items()}, "higher": d["beyond"]}
+    cells = ["" if f["value"] is None else f"{100 * f['value']:.3g}" for f in named.values()]
+    errors = ["" if f["error"] is None else f"± {100 * f['error']:.2g}" for f in named.values()]
+    return [
+        f"{'':<26s}" + "".join(f"{name:>12s}" for name in named),
+        f"{'percent of L_equiv':<26s}" + "".join(f"{cell:>12s}" for cell in cells),
+        f"{'':<26s}" + "".join(f"{error:>12s}" for error in errors),
+    ]
 
 
 def _parts(name: str, count: str, parts: dict[str, Part], labelled: bool) -> list[str]:
