@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from equiscale.report.drawing import Axis, Band, Drawing, Line, Note, Panel, Poi
 from equiscale.report.style import GRID, INK, QUIET, log_ticks
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
+_PART = re.compile(r"\bL_(mean|equiv)\b")
 DASHES = {"solid": "solid", "dash": "5px,3px", "dot": "1.5px,3px"}
 
 
@@ -173,7 +175,8 @@ def _layout(panel: Panel, margin: int) -> dict[str, Any]:
 
 
 def _title(panel: Panel) -> dict[str, Any]:
-    return {"title": {"text": html.escape(panel.x.label), "standoff": 8, "font": {"size": 12.5, "color": QUIET}}}
+    text = _PART.sub(r"L<sub>\1</sub>", html.escape(panel.x.label))
+    return {"title": {"text": text, "standoff": 8, "font": {"size": 12.5, "color": QUIET}}}
 
 
 def _axis(axis: Axis, low: float, high: float) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _assets() -> dict[str, str]:
     return {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
 
 
-_SUBSCRIPT = re.compile(r"\b([LFCH])_(inf|c|h|min|max)\b")
+_SUBSCRIPT = re.compile(r"\b([LFCH])_(inf|c|h|min|max|mean|equiv)\b")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b")
 _ARCHITECTURE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(style.NAMES)})(?![\w/.-]*\w)")
 _EXPONENT = re.compile(r"\^(−?(?:[α-ω]|[\d.]*\d))")

@@ -171,6 +171,7 @@ _DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _RAISED = re.compile("(10)?([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b")
 _EXPONENT = re.compile(r"\^(−?[\w.]*\w)")
+_PART = re.compile(r"\bL_(mean|equiv)\b")
 
 
 def _text(text: str) -> str:
@@ -178,6 +179,7 @@ def _text(text: str) -> str:
     differ in size, and some fonts lack them."""
     plain = _SCIENTIFIC.sub(lambda m: f"{m[1]}{SPACE}×{SPACE}{power(int(m[2]))}", text.replace("$", r"\$"))
     plain = _RAISED.sub(lambda m: f"${m[1] or ''}^{{{m[2].translate(_DIGITS)}}}$", plain)
+    plain = _PART.sub(r"L$_{\1}$", plain)
     return _EXPONENT.sub(lambda m: f"$^{{{m[1]}}}$", plain)
 
 
