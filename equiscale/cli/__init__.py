@@ -5,7 +5,7 @@
     curves     frontier, isoflop, approaches            choosing  compare, extrapolate
     further    suggest, design                          contrasts specifications, multipliers, gap
     packing    data pack, data verify, data export     runs      a user's table and law, as arguments
-    symmetry   symmetry: any model
+    symmetry   symmetry: any model                      dynamics   dynamics: symmetry during training
     arguments  what several commands take               terminal  what is printed, and where else it goes
 
 What a command needs is imported inside its function: `--help` loads nothing heavy.
@@ -15,7 +15,7 @@ import argparse
 import sys
 
 import equiscale
-from equiscale.cli import choosing, contrasts, curves, data, further, laws, symmetry, trained, training
+from equiscale.cli import choosing, contrasts, curves, data, dynamics, further, laws, symmetry, trained, training
 from equiscale.errors import InputError
 
 
@@ -51,6 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="equiscale", description="Scaling laws and symmetry of neural force fields.")
     parser.add_argument("--version", action="version", version=f"equiscale {equiscale.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for group in (data, training, trained, symmetry, laws, curves, choosing, further, contrasts):
+    for group in (data, training, trained, symmetry, laws, curves, choosing, further, contrasts, dynamics):
         group.add(commands)
     return parser
