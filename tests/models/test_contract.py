@@ -18,10 +18,11 @@ from equiscale.data.orientation import haar
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
 from equiscale.graph import AtomGraph, safe_norm
-from equiscale.models import EGNNConfig, ModelConfig, MPNNConfig
+from equiscale.models import EGNNConfig, ModelConfig, MPNNConfig, name
 from equiscale.models.base import CHARGES, SPINS, count_parameters, graph_for
 from equiscale.predict import predict
 from equiscale.run import DataSpec, RunSpec
+from equiscale.train.flops import counted
 
 ARCHITECTURES = typing.get_args(typing.get_args(ModelConfig)[0])
 # Of further fields those that a config has.
@@ -54,6 +55,7 @@ def variants() -> list:
         for ablation in (
             dict(force_head="tied"),
             dict(centered=True),
+            dict(centered=True, forces="conservative"),
             dict(edges="distances"),
             dict(absolute_directions=True),
             dict(quadruplets=True),
@@ -524,6 +526,21 @@ def test_absolute_positions_add_three_weights_per_channel():
     n, _ = count_parameters(small(MPNNConfig).build())
     more, _ = count_parameters(small(MPNNConfig, translation_invariant=False).build())
     assert more - n == 3 * SMALL["width"]
+
+
+def test_positions_about_the_centroid_are_a_variant_of_their_own():
+    """Named in tables, as many weights as absolute positions, and not both at once; a spec without it keeps its key."""
+    assert name(small(MPNNConfig, centered=True)) == "mpnn centered"
+    n, _ = count_parameters(small(MPNNConfig).build())
+    more, _ = count_parameters(small(MPNNConfig, centered=True).build())
+    assert more - n == 3 * SMALL["width"]
+    assert not small(MPNNConfig, edges="distances", centered=True).equivariant
+    graph, plain = graph_of(small(MPNNConfig), random_molecules(2, 4, 5, seed=18)), small(MPNNConfig)
+    executed = [counted(lambda c=c: made(c)(graph)) for c in (plain, replace(plain, centered=True))]
+    assert executed[1] - executed[0] == replace(plain, centered=True).flops(graph.counts) - plain.flops(graph.counts)
+    assert b"centered" not in to_json(RunSpec, RunSpec(small(MPNNConfig), DataSpec()))
+    with pytest.raises(ValidationError, match="know no translation"):
+        small(MPNNConfig, centered=True, translation_invariant=False)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 11])

@@ -31,18 +31,27 @@ class MPNNConfig:
     translation_invariant: bool = True  # False: absolute positions are embedded too (appendix J)
     charge_spin: bool = later(False)  # embed a structure's total charge and spin multiplicity too
     edges: Literal["vectors", "distances"] = later("vectors")  # distances: its equivariant twin, forces along edges
+    # Positions about the structure's centroid are embedded too (appendix J: about the centre of mass).
+    centered: bool = later(False)
 
     equivariance_tolerance: ClassVar[float] = 1e-9  # exact: round-off in float64
-    variants: ClassVar[tuple[str, ...]] = ("translation_invariant", "edges")  # told apart in tables
+    variants: ClassVar[tuple[str, ...]] = ("translation_invariant", "edges", "centered")  # told apart in tables
     symmetric_edges: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.forces == "conservative" and self.envelope == "none":
             raise InputError("conservative forces need an envelope: set envelope='polynomial' in the MPNN's config.")
+        if self.centered and not self.translation_invariant:
+            raise InputError("positions about the centroid know no translation: leave translation_invariant as it is.")
+
+    @property
+    def places(self) -> bool:
+        """Whether an atom's position is embedded, 3w weights: as it is, or about the centroid."""
+        return self.centered or not self.translation_invariant
 
     @property
     def equivariant(self) -> bool:
-        return self.edges == "distances" and self.translation_invariant
+        return self.edges == "distances" and not self.places
 
     @property
     def reflection_equivariant(self) -> bool:
@@ -51,7 +60,7 @@ class MPNNConfig:
     @property
     def extensive(self) -> bool:
         """Far fragments do not see each other."""
-        return self.norm == "atom" and self.translation_invariant
+        return self.norm == "atom" and not self.places
 
     @property
     def smooth(self) -> bool:
@@ -64,7 +73,7 @@ class MPNNConfig:
         node = (2 * self.depth + 2) * w * w + (4 if self.forces == "direct" else 1) * w
         if self.forces == "conservative":
             node -= w * w
-        if not self.translation_invariant:
+        if self.places:
             node += 3 * w
         edge = 3 * low + self.num_radial * (w - low)
         if self.edges == "distances" and self.forces == "direct":

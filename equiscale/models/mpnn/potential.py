@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from equiscale.graph import AtomGraph, safe_norm, sum_by
@@ -37,7 +37,7 @@ class MPNN(Potential):
         self.config = config
         self.embed = ElementEmbedding(config.elements, w)
         self.state = ChargeSpinEmbedding(w) if config.charge_spin else None
-        self.place = None if config.translation_invariant else nn.Linear(3, w, bias=False)
+        self.place = nn.Linear(3, w, bias=False) if config.places else None
         self.basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
         self.edge_vector = nn.Linear(3, low)
         self.edge_radial = nn.Linear(config.num_radial, w - low)
@@ -67,7 +67,7 @@ class MPNN(Potential):
         edge = edge if smooth is None else edge * smooth[:, None]
         h = self.embed(graph.numbers)  # (atoms, w)
         h = h if self.state is None else h + self.state(graph)
-        h = h if self.place is None else h + self.place(graph.positions)
+        h = h if self.place is None else h + self.place(self.positions(graph))
         mean = self.config.aggregation == "mean"
         per_edge = graph.degree.clamp(min=1).to(h.dtype).reciprocal()[:, None] if mean else None
         for layer in self.layers:
@@ -81,3 +81,11 @@ class MPNN(Potential):
         both = hidden.index_select(0, graph.sender) + hidden.index_select(0, graph.receiver)
         pull = out(both * edge) * (r / d.clamp(min=1e-9)[:, None])
         return AtomicOutput(energy, sum_by(graph.receiver, pull, len(h)))
+
+    def positions(self, graph: AtomGraph) -> Tensor:
+        """What is embedded (atoms, 3): about the centroid, or as it is."""
+        x = graph.positions
+        if not self.config.centered:
+            return x
+        centroid = sum_by(graph.structure, x, graph.num_structures) / graph.size.to(x.dtype)[:, None]
+        return x - centroid.index_select(0, graph.structure)
