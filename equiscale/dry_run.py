@@ -14,7 +14,7 @@ def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], 
     from equiscale.train.worker import TimeAll, Worker
 
     runs = study.runs(data_hashes(study))
-    rungs = {(r.model, r.optim, r.data): r for r in reversed(runs)}  # the first seed stands for its rung
+    rungs = {(r.model, r.optim, r.data, r.remedy): r for r in reversed(runs)}  # the first seed stands for its rung
     timings: dict = {}
     live("timing a few steps of every rung …")
     chosen = tuple(r for r in runs if r in rungs.values())
@@ -29,7 +29,8 @@ def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], 
     lines, total, longest = [head], 0.0, 0.0
     for run in chosen:
         t = timings[run.key]
-        seeds = sum(r.model == run.model and r.optim == run.optim and r.data == run.data for r in runs)
+        mine = run.model, run.optim, run.data, run.remedy
+        seeds = sum((r.model, r.optim, r.data, r.remedy) == mine for r in runs)
         atoms = run.steps * run.optim.batch_structures * t.atoms
         seconds = EVALUATION_SHARE * run.steps * t.step_seconds
         total, longest = total + seeds * seconds, max(longest, seconds)

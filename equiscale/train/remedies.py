@@ -16,8 +16,11 @@ from equiscale.train.loss import per_structure
 
 STREAM = 3  # of the run's seed
 
-ANGLE = 0.03
-"""Radians to either side, of the central difference along a random axis."""
+ANGLE = 0.01
+"""Radians to either side of the central difference along a random axis. In float32, on MPNNs trained for 800 steps, it
+is within .05 % of the derivative's square and its gradient within .1 %; an equivariant EGNN's term is 1e-7 ‖f‖² instead
+of 0. Truncation grows with the angle's square (.4 % at .03), that rounding with its inverse square (1e-5 ‖f‖² at .001).
+"""
 
 
 def drawn(remedy: Remedy | None, structures: int, rng: np.random.Generator) -> Elements | None:

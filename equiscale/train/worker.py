@@ -70,7 +70,7 @@ class Timing:
     parameters_body: int
     atoms: float  # mean per structure
     degree: float  # mean
-    flops_per_atom: float  # forward, of the published formulation
+    flops_per_atom: float  # of all forward passes of a step, of the published formulation
 
 
 @dataclass
@@ -154,7 +154,7 @@ class Worker:
                 body,
                 task.train.atoms / len(task.train),
                 counts.edges / counts.atoms,
-                spec.model.flops(counts) / counts.atoms,
+                spec.passes * spec.model.flops(counts) / counts.atoms,
             )
         return out
 
