@@ -116,7 +116,7 @@ class Remedy:
 class Tracking:
     """The loss decomposition along a run: at steps 0, 1, 2, 5, 10, ... and wherever the run is looked at."""
 
-    structures: int = 64  # the first of the new molecules' fixed order
+    structures: int = 24  # the first of the new molecules' fixed order
     rotations: int = 2  # of each structure, anew at every look: unbiased from two on
     gradients: bool = False  # norms and angle of the gradients of the two parts, too
     gradient_structures: int = 16
