@@ -1,13 +1,15 @@
-"""Schedule-free AdamW and the two width rules: how the learning rate and the initial weights follow the width."""
+"""The optimisers and the two width rules: how the learning rate and the initial weights follow the width."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from equiscale.errors import InputError
 from equiscale.models import ModelConfig
 from equiscale.models.base import Potential
 from equiscale.run import OptimSpec
@@ -92,31 +94,59 @@ def build(model: ModelConfig, optim: OptimSpec, seed: int) -> Potential:
     return potential
 
 
-def optimizer(potential: Potential, model: ModelConfig, optim: OptimSpec):
-    """Schedule-free AdamW in train mode, one parameter group per distinct rate."""
-    from schedulefree import AdamWScheduleFree
+class WarmUp:
+    """A torch optimiser whose rates rise linearly over the first ``steps`` steps and stay.
 
-    groups: dict[float, list[nn.Parameter]] = {}
+    Where it is lies in the parameter groups, so that it is saved and restored with them.
+    """
+
+    def __init__(self, made: torch.optim.Optimizer, steps: int):
+        self.made, self.steps = made, steps
+        for group in made.param_groups:
+            group["full_rate"], group["taken"] = group["lr"], 0
+        self.zero_grad, self.state_dict, self.load_state_dict = made.zero_grad, made.state_dict, made.load_state_dict
+
+    def step(self) -> None:
+        for group in self.made.param_groups:
+            group["taken"] += 1
+            group["lr"] = group["full_rate"] * min(1.0, group["taken"] / max(self.steps, 1))
+        self.made.step()
+
+
+def optimizer(potential: Potential, model: ModelConfig, optim: OptimSpec) -> Any:
+    """``OptimSpec.optimizer`` in train mode, one parameter group per distinct rate."""
+    if optim.optimizer == "sgd" and model.width != optim.base_width:
+        raise InputError(
+            f"the width rules are Adam's and say nothing of sgd: set base_width to the width, {model.width}, "
+            "and the learning rate to that width's own."
+        )
+    by_rate: dict[float, list[nn.Parameter]] = {}
     factors = width_factors(model, optim)
     for name, p in potential.named_parameters():
-        groups.setdefault(factors[name].rate, []).append(p)
-    made = AdamWScheduleFree(
-        [{"params": ps, "lr": optim.learning_rate * rate} for rate, ps in sorted(groups.items())],
-        betas=(optim.beta1, optim.beta2),
-        weight_decay=optim.weight_decay,
-        warmup_steps=optim.warmup_steps,
-    )
+        by_rate.setdefault(factors[name].rate, []).append(p)
+    groups = [{"params": ps, "lr": optim.learning_rate * rate} for rate, ps in sorted(by_rate.items())]
+    if optim.optimizer == "sgd":
+        return WarmUp(torch.optim.SGD(groups, weight_decay=optim.weight_decay), optim.warmup_steps)
+    betas = optim.beta1, optim.beta2
+    if optim.optimizer == "adamw":
+        plain = torch.optim.AdamW(groups, betas=betas, weight_decay=optim.weight_decay)
+        return WarmUp(plain, optim.warmup_steps)
+    from schedulefree import AdamWScheduleFree
+
+    made = AdamWScheduleFree(groups, betas=betas, weight_decay=optim.weight_decay, warmup_steps=optim.warmup_steps)
     made.train()
     return made
 
 
-def averaged(potential: Potential, made) -> Potential:
+def averaged(potential: Potential, made: Any) -> Potential:
     """A copy in eval mode that holds the averaged weights x; the original stays as it is, to the bit.
 
     Schedule-free's own eval() and train() round twice, so that looking would change the run: y = (1-β₁) z + β₁ x is
-    solved for x on the copy only.
+    solved for x on the copy only. The other optimisers do not average: their last weights.
     """
     twin = copy.deepcopy(potential)
+    if isinstance(made, WarmUp):
+        return twin.eval()
     x = dict(zip(potential.parameters(), twin.parameters()))
     with torch.no_grad():
         for group in made.param_groups:

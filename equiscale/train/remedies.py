@@ -17,9 +17,9 @@ from equiscale.train.loss import per_structure
 STREAM = 3  # of the run's seed
 
 ANGLE = 0.01
-"""Radians to either side of the central difference along a random axis. In float32, on MPNNs trained for 800 steps, it
-is within .05 % of the derivative's square and its gradient within .1 %; an equivariant EGNN's term is 1e-7 ‖f‖² instead
-of 0. Truncation grows with the angle's square (.4 % at .03), that rounding with its inverse square (1e-5 ‖f‖² at .001).
+"""Radians to either side of the central difference along a random axis. In float32, of MPNNs trained for 800 steps, the
+squared derivative and its gradient are within .1 % of their limits; an equivariant EGNN's term is 1e-7 ‖f‖², not 0.
+Truncation grows with the angle's square (.4 % at .03), that rounding with its inverse square (1e-5 ‖f‖² at .001).
 """
 
 

@@ -18,7 +18,8 @@ from equiscale.data.orientation import haar
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
 from equiscale.graph import AtomGraph, safe_norm
-from equiscale.models import EGNNConfig, ModelConfig, MPNNConfig, name
+from equiscale.models import EGNNConfig, ModelConfig, MPNNConfig
+from equiscale.models import name as name_of
 from equiscale.models.base import CHARGES, SPINS, count_parameters, graph_for
 from equiscale.predict import predict
 from equiscale.run import DataSpec, RunSpec
@@ -530,7 +531,7 @@ def test_absolute_positions_add_three_weights_per_channel():
 
 def test_positions_about_the_centroid_are_a_variant_of_their_own():
     """Named in tables, as many weights as absolute positions, and not both at once; a spec without it keeps its key."""
-    assert name(small(MPNNConfig, centered=True)) == "mpnn centered"
+    assert name_of(small(MPNNConfig, centered=True)) == "mpnn centered"
     n, _ = count_parameters(small(MPNNConfig).build())
     more, _ = count_parameters(small(MPNNConfig, centered=True).build())
     assert more - n == 3 * SMALL["width"]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from molecules import random_molecules
-from runs import SMALL, labelled
+from runs import SMALL, labelled, tiny_spec, tiny_store
+from test_loop import Killed, files
 
+from equiscale.config import to_json
 from equiscale.data.store import Store
+from equiscale.errors import InputError
 from equiscale.models import EGNNConfig, MPNNConfig
 from equiscale.run import DataSpec, OptimSpec, RunSpec
 from equiscale.train.force_field import ForceField
 from equiscale.train.loop import train_step
-from equiscale.train.optim import build, optimizer, width_factors
+from equiscale.train.optim import averaged, build, optimizer, width_factors
+from equiscale.train.record import train
 
 PARTS = [0] * 32 + [1, 1, 2, 2]
 CONFIGS = {"mpnn": MPNNConfig, "egnn": EGNNConfig}
@@ -154,3 +161,93 @@ def test_the_coordinate_check_can_fail():
     narrow, broad = (coordinates("mpnn", w, "paper", steps=3, seeds=2) for w in (16, 128))
     constant = [b / n * 8 for n, b in zip(narrow["Δh"][1:], broad["Δh"][1:])]  # the rule's 1/8 undone
     assert max(constant) > 2.0
+
+
+# --- the other optimisers -----------------------------------------------------------------------------------------
+
+PLAIN = ("adamw", "sgd")
+
+
+def stepped(name: str, steps: int, **fields):
+    """A potential after some steps, its optimiser, and the gradients that it was given."""
+    spec = tiny_spec(optimizer=name, learning_rate=0.1, warmup_steps=4, weight_decay=0.01, **fields)
+    task = ForceField.of(spec, tiny_store())
+    potential = build(spec.model, spec.optim, 0).train()
+    made, seen = optimizer(potential, spec.model, spec.optim), []
+    for step in range(steps):
+        train_step(task, potential, made, step, None)
+        seen.append([None if p.grad is None else p.grad.clone() for p in potential.parameters()])
+    return spec, potential, made, seen
+
+
+def test_sgd_by_hand():
+    """w <- w - η min(1, (k + 1) / warm-up) (∇ + λ w): no momentum, a linear warm-up, then a constant rate."""
+    spec, potential, _, seen = stepped("sgd", 6)
+    weights = list(build(spec.model, spec.optim, 0).parameters())
+    with torch.no_grad():
+        for k, gradients in enumerate(seen):
+            for w, g in zip(weights, gradients):
+                if g is not None:
+                    w -= 0.1 * min(1.0, (k + 1) / 4) * (g + 0.01 * w)
+    for w, p in zip(weights, potential.parameters()):
+        torch.testing.assert_close(w, p, rtol=1e-5, atol=1e-7)
+
+
+def test_adamw_is_torchs_with_the_specs_betas():
+    """The same gradients through torch's own AdamW, the rate set by hand."""
+    spec, potential, _, seen = stepped("adamw", 6, beta1=0.8, beta2=0.99)
+    weights = list(build(spec.model, spec.optim, 0).parameters())
+    other = torch.optim.AdamW(weights, betas=(0.8, 0.99), weight_decay=0.01)
+    for k, gradients in enumerate(seen):
+        other.param_groups[0]["lr"] = 0.1 * min(1.0, (k + 1) / 4)
+        for w, g in zip(weights, gradients):
+            w.grad = g
+        other.step()
+    assert all(torch.equal(w, p) for w, p in zip(weights, potential.parameters()))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_last_weights_are_evaluated(name):
+    """A copy in eval mode that holds them; the one in training is left as it is, its optimiser's state with it."""
+    _, potential, made, _ = stepped(name, 3)
+    before = copy.deepcopy((potential.state_dict(), made.state_dict()))
+    twin = averaged(potential, made)
+    assert not twin.training
+    assert potential.training
+    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), potential.parameters()))
+    with torch.no_grad():
+        next(twin.parameters()).zero_()
+    assert all(torch.equal(a, b) for a, b in zip(before[0].values(), potential.state_dict().values()))
+    assert str(before[1]) == str(made.state_dict())
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("stop", [2, 11])
+def test_a_killed_run_goes_on_bit_for_bit(name, stop, tmp_path):
+    """Within the warm-up and after it: where the rate is, and Adam's moments, are in the checkpoint."""
+    spec, store = tiny_spec(optimizer=name, linear_points=16), tiny_store()
+    train(spec, store, tmp_path / "undisturbed")
+
+    def tell(progress):
+        if progress.step >= stop:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(spec, store, tmp_path / "killed", tell=tell, checkpoint_every=0.0)
+    train(spec, store, tmp_path / "killed")
+    assert files(tmp_path / "killed", spec) == files(tmp_path / "undisturbed", spec)
+
+
+def test_adamws_rates_follow_the_width_and_sgds_are_refused():
+    """muP's factors are Adam's: one sentence instead of a rate that means nothing."""
+    model = config("mpnn", 16)
+    optim = OptimSpec(base_width=8, optimizer="adamw", learning_rate=0.1)
+    made = optimizer(build(model, optim, 0), model, optim)
+    assert sorted(group["full_rate"] for group in made.made.param_groups) == [0.05, 0.1]
+    with pytest.raises(InputError, match="Adam's and say nothing of sgd"):
+        optimizer(build(model, optim, 0), model, replace(optim, optimizer="sgd"))
+
+
+def test_a_spec_without_an_optimizer_keeps_its_key():
+    """Published runs were made before there was a choice."""
+    assert b"optimizer" not in to_json(OptimSpec, OptimSpec())
