@@ -48,7 +48,7 @@ class Degrees:
     share: tuple[Figure, ...]  # of l = 1, 2, ...
     beyond: Figure  # of all higher degrees: what is left
     equiv: Figure
-    roughness: Figure  # Σ l(l + 1) P_l / L_equiv of the degrees that were looked at: from below
+    roughness: Figure  # Σ l(l + 1) P_l / L_equiv of the degrees that were looked at; noisy: ``lie`` has it at once
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, shares by degree."""
@@ -98,6 +98,11 @@ def powers(
     if kind == "random" and m < 3:
         raise InputError(f"powers per degree take three random rotations or more per structure, not {m}.")
     z = {name: np.asarray(z[name], np.float64) for name in loss.outputs}
+    for values in z.values():
+        if g.shape != (len(values), len(offsets) - 1):
+            raise InputError(
+                f"elements of shape {g.shape} are not of {len(values)} rotations of {len(offsets) - 1} structures."
+            )
     weight = np.full(m, 1 / m) if weights is None else np.asarray(weights, float)
     zero = {name: np.zeros_like(values[0]) for name, values in z.items()}
     equiv = estimate(z, zero, offsets, loss, kind, weights).equiv

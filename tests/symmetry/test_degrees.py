@@ -154,6 +154,8 @@ def test_joined_and_refused():
     np.testing.assert_allclose(Powers.joined(parts).degree, whole.degree, rtol=1e-10)
     with pytest.raises(InputError, match="three random rotations"):
         powers({"forces": z["forces"][:2]}, g[:2], offsets, SQUARED, kind)
+    with pytest.raises(InputError, match="4 rotations of 2 structures"):
+        powers(z, g.transposed[:, :3], offsets, SQUARED, "coset")
     with pytest.raises(InputError, match="squared error"):
         powers(z, g, offsets, ForceNorm(), kind)
     with pytest.raises(InputError, match="reflections"):
