@@ -86,9 +86,10 @@ def powers(
     Labels do not enter: a constant has degree 0. It would add noise, so each product is one of deviations:
 
     * random rotations: of Z_i and Z_j, i ≠ j, from the mean of the M - 2 others, which knows neither; unbiased.
-    * a pair of cosets: between the two; unbiased where l is at most the design's degree.
+    * a pair of cosets: between the two; unbiased up to the design's own degree, and refused above.
     * a coset, a quadrature: all products, with their weights; exact where the design is of degree l + L or more, with L
-      the highest degree of Z. Lower designs mistake high degrees for low ones.
+      the highest degree of Z. Lower designs mistake degrees for each other (T finds 3.4 times all of L_equiv in l = 3),
+      so that 2 lmax + 1 is asked for.
     """
     if not loss.squared:
         raise InputError(f"degrees are parts of a squared error, the {loss.name} loss is none.")
@@ -104,6 +105,8 @@ def powers(
                 f"elements of shape {g.shape} are not of {len(values)} rotations of {len(offsets) - 1} structures."
             )
     weight = np.full(m, 1 / m) if weights is None else np.asarray(weights, float)
+    if kind != "random" and len(offsets) > 1:
+        _refuse_coarse(g[: m // 2, 0] if kind == "pair" else g[:, 0], kind, weight, lmax)
     zero = {name: np.zeros_like(values[0]) for name, values in z.items()}
     equiv = estimate(z, zero, offsets, loss, kind, weights).equiv
     off = {name: values - np.tensordot(weight, values, 1) for name, values in z.items()}
@@ -136,6 +139,19 @@ def _products(off: dict[str, np.ndarray], offsets: np.ndarray, loss: Loss) -> Fl
     minus = {name: -values for name, values in off.items()}
     each = ({name: values[i] for name, values in off.items()} for i in range(len(next(iter(off.values())))))
     return np.stack([(loss(minus, one, offsets) - loss(off, one, offsets)) / 4 for one in each])
+
+
+def _refuse_coarse(g: Elements, kind: Kind, weight: Float[np.ndarray, " m"], lmax: int) -> None:
+    """A design's degree shows in its elements [M]: Σ_ij w_i w_j χ_l(R_iᵀ R_j) = ‖Σ w D^l‖² is zero up to it."""
+    needed = lmax if kind == "pair" else 2 * lmax + 1
+    cosine = (np.einsum("iab,jab->ij", g.matrix, g.matrix) - 1) / 2
+    w = weight[: len(g)] / weight[: len(g)].sum()
+    has = next((l - 1 for l, chi in enumerate(characters(cosine, needed)) if l and w @ chi @ w > 1e-8), needed)
+    if has < needed:
+        instead = f"random rotations or lebedev:{2 * lmax + 1}"
+        raise InputError(
+            f"powers up to degree {lmax} need a design of degree {needed}, this one is of degree {has}: take {instead}."
+        )
 
 
 def _pairs(kind: Kind, weight: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m m"]:

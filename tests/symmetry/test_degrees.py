@@ -82,15 +82,14 @@ def test_powers_add_up_to_the_error():
     """An anisotropic force field has degrees 1 and 2: the antisymmetric and symmetric part of its matrix."""
     x, offsets = cloud([4, 1])
     a = np.random.default_rng(0).normal(size=(3, 3))
-    g, kind, weights = drawn(Quadrature("lebedev:5"), 2)
+    g, kind, weights = drawn(Quadrature("lebedev:9"), 2)
     z = {"forces": anisotropic(a, per_atom(g.matrix, offsets), x)}
     got = powers(z, g, offsets, SQUARED, kind, weights)
     odd, even = (a - a.T) / 2, (a + a.T) / 2
     for l, part in ((1, odd), (2, even)):
         _, _, equiv = anisotropic_parts(part, x, x, offsets)
         np.testing.assert_allclose(got.degree[:, l - 1], equiv, rtol=1e-10)
-    # Degrees 3 and 4 would need a rule of degree 6: the sum holds up to where the rule is exact.
-    np.testing.assert_allclose(got.degree[:, :2].sum(1), got.equiv, rtol=1e-10)
+    np.testing.assert_allclose(got.degree.sum(1), got.equiv, rtol=1e-10)
     _, _, equiv = anisotropic_parts(a, x, x, offsets)
     np.testing.assert_allclose(got.equiv, equiv, rtol=1e-10)
 
@@ -98,7 +97,7 @@ def test_powers_add_up_to_the_error():
 def test_energies_have_degrees_too():
     """By any squared loss: an energy that is the harmonic of one atom's direction."""
     x, offsets = cloud([1, 1])
-    g, kind, weights = drawn(Quadrature("lebedev:7"), 2)
+    g, kind, weights = drawn(Quadrature("lebedev:9"), 2)
     z = {"energy": harmonic(3, per_atom(g.matrix, offsets), x)[:, :, 0]}
     found = degrees(powers(z, g, offsets, SquaredEnergy(), kind, weights))
     assert found.share[2].value == pytest.approx(1.0, abs=1e-10)
@@ -137,8 +136,32 @@ def test_escaip_is_of_degree_two(escaip):
 
 def test_escaip_is_exactly_of_degree_two(escaip):
     """Over the 60 rotations of a coset of I, exact for l + 2 <= 5: to round-off."""
-    got = escaip(Coset("I"), 4, 3)
-    np.testing.assert_allclose(got.degree, got.equiv[:, None] * [0, 1, 0], atol=1e-10 * got.equiv.max())
+    got = escaip(Coset("I"), 4, 2)
+    np.testing.assert_allclose(got.degree, got.equiv[:, None] * [0, 1], atol=1e-10 * got.equiv.max())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "highest"),
+    [
+        (Coset("T"), 0),
+        (Coset("O"), 1),
+        (Coset("I"), 2),
+        (Quadrature("lebedev:9"), 4),
+        (Quadrature("superfibonacci:60"), 0),
+        (Coset("D2", pair=True), 1),
+        (Coset("T", pair=True), 2),
+        (Coset("O", pair=True), 3),
+    ],
+)
+def test_designs_that_mistake_degrees_are_refused(sampler, highest):
+    """Catches shares of several hundred per cent that a single coset of few rotations would report in high degrees."""
+    x, offsets = cloud([2, 1])
+    g, kind, weights = drawn(sampler, 2)
+    z = {"forces": harmonic(1, per_atom(g.matrix, offsets), x)}
+    with pytest.raises(InputError, match=f"up to degree {highest + 1} need.*take random rotations or lebedev"):
+        powers(z, g, offsets, SQUARED, kind, weights, lmax=highest + 1)
+    if highest:
+        powers(z, g, offsets, SQUARED, kind, weights, lmax=highest)
 
 
 def test_joined_and_refused():
