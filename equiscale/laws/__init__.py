@@ -31,6 +31,11 @@ Decisions:
     approaches   frontier, isoFLOP and surface side by side    growth       power laws along a frontier
     gap          break-even efficiency, compute multipliers
 
+Averaging over rotations:
+
+    averaging    L(M) = L_mean + L_equiv / M, and its check   paired       exponents of L and L_mean, their change
+    size_exponent  L - L_D = A N^-alpha, and what it hangs on
+
 Choosing and checking:
 
     choose       laws on one table                             likelihood   AICc and BIC by effective rows
@@ -55,6 +60,7 @@ the module's other names come by `from equiscale.laws.fit import Fit`.
 
 from equiscale.laws.analysis import analyse
 from equiscale.laws.approaches import approaches
+from equiscale.laws.averaging import Averaging, averaged_runs, averaging_of
 from equiscale.laws.catalogue import describe_laws, law_of, load_law
 from equiscale.laws.choose import compare
 from equiscale.laws.cross_validation import cross_validate
@@ -66,6 +72,7 @@ from equiscale.laws.frontier import frontier
 from equiscale.laws.gap import efficiency_gap, multiplier_curve
 from equiscale.laws.isoflop import isoflop
 from equiscale.laws.law import Law, Parameter, exponent, floor, scale
+from equiscale.laws.paired import exponent_change
 from equiscale.laws.paper import PAPER, paper_crossings
 from equiscale.laws.plan import Plan, plan
 from equiscale.laws.prior_effect import with_prior
@@ -73,6 +80,7 @@ from equiscale.laws.reading import Reading, read
 from equiscale.laws.results import Analysis
 from equiscale.laws.row_frontier import row_frontier
 from equiscale.laws.sample import Sample, sample
+from equiscale.laws.size_exponent import size_exponent
 from equiscale.laws.specifications import specification_curve
 from equiscale.laws.suggest import suggest
 from equiscale.laws.surfaces import predict_largest, prediction_from_dict, score
@@ -83,6 +91,7 @@ from equiscale.laws.verdict import verdict
 __all__ = [
     "PAPER",
     "Analysis",
+    "Averaging",
     "Estimate",
     "Fit",
     "Interval",
@@ -94,6 +103,8 @@ __all__ = [
     "analyse",
     "approaches",
     "assume",
+    "averaged_runs",
+    "averaging_of",
     "bootstrap",
     "compare",
     "cross_validate",
@@ -104,6 +115,7 @@ __all__ = [
     "efficiency_gap",
     "estimate_of",
     "exponent",
+    "exponent_change",
     "extrapolate",
     "fit",
     "floor",
@@ -125,6 +137,7 @@ __all__ = [
     "sample",
     "scale",
     "score",
+    "size_exponent",
     "specification_curve",
     "suggest",
     "sum_power",

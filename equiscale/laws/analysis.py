@@ -127,7 +127,7 @@ def _architecture(
             dropped.append(Dropped(what, 0, str(run.get("reason", "dropped"))))
     rungs = rungs_of(rows) if len(rows) else ()
     warnings: list[str] = [] if rungs else [f"no row of {name} is left to fit."]
-    noise, fresh = _noise(rows), _freshness(rows, table, name)
+    noise, fresh = _noise(rows), freshness(rows, table, name)
     limited = fresh.verdict == "molecule-limited"
     if limited:
         warnings.append(f"{fresh.text} No β is given.")
@@ -259,7 +259,7 @@ def _noise(rows: Rows) -> Noise:
     return Noise(std, degrees, tuple(widths), text)
 
 
-def _freshness(rows: Rows, table: Table, name: str) -> Freshness:
+def freshness(rows: Rows, table: Table, name: str) -> Freshness:
     """Slopes on the largest rung over the last third of ln D: conformers falling while molecules flatten."""
     if not len(rows) or "loss_molecules" not in table or "loss_conformers" not in table:
         return Freshness("unknown", None, None, None, "one validation set only: molecules cannot be told from frames.")

@@ -120,7 +120,7 @@ def _study(
         and any(isinstance(q, str) and q.lstrip("-") not in fit.fixed for q in p.dimensions.values())
         for p in fit.law.parameters
     )
-    problem, y, coordinates = prepare(fit.law, x, loss, centred=not turns)
+    problem, y, coordinates = prepare(fit.law, x, loss, centred=not turns, held=len(fit.fixed))
     labels = np.asarray(runs)
     if labels.shape != y.shape:
         raise ValueError(f"runs has {labels.size} labels and the loss {len(y)} rows: they must agree.")
