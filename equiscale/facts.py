@@ -89,8 +89,13 @@ def _first(records: list[RunRecord], kind: str) -> RunRecord:
     return next(r for r in records if r.spec.model.kind == kind)
 
 
-def analyses(results: Results, **options: Any) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
-    """(table, facts, analysis per validation set) of a results folder; InputError where nothing is recorded."""
+def analyses(
+    results: Results, *, sets: tuple[str, ...] = Sets, architecture: str | None = None, **options: Any
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
+    """(table, facts, analysis per validation set) of a results folder; InputError where nothing is recorded.
+
+    architecture: of that one alone, without what compares it with others.
+    """
     from equiscale.laws import analyse
 
     records = results.records()
@@ -101,9 +106,11 @@ def analyses(results: Results, **options: Any) -> tuple[dict[str, np.ndarray], d
         raise InputError(f"every run in {results.folder} diverged: lower the learning rate and run again.")
     about = facts(results, records, dropped)
     losses = load_losses(results.folder, [r.spec.key for r in records])
+    if architecture is not None:
+        rows = {name: column[rows["architecture"] == architecture] for name, column in rows.items()}
     options.setdefault("exclude_below", about["exclude_below"])
     made = {}
-    for name in Sets:
+    for name in sets:
         own = {**about, "predictions": [_of_set(p) for p in about["predictions"] if _made(p, name)]}
         made[name] = analyse(rows, own, validation=name, losses=losses, **options)
     return rows, about, made

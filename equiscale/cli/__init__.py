@@ -4,8 +4,10 @@
     trained    evaluate, fine-tune, nve                 laws      report, fit, plan, laws
     curves     frontier, isoflop, approaches            choosing  compare, extrapolate
     further    suggest, design                          contrasts specifications, multipliers, gap
+    averaging  averages, exponents
     packing    data pack, data verify, data export     runs      a user's table and law, as arguments
     symmetry   symmetry: any model                      dynamics   dynamics: symmetry during training
+    landscape  landscape: Hessians and planes
     arguments  what several commands take               terminal  what is printed, and where else it goes
 
 What a command needs is imported inside its function: `--help` loads nothing heavy.
@@ -15,7 +17,20 @@ import argparse
 import sys
 
 import equiscale
-from equiscale.cli import choosing, contrasts, curves, data, dynamics, further, laws, symmetry, trained, training
+from equiscale.cli import (
+    averaging,
+    choosing,
+    contrasts,
+    curves,
+    data,
+    dynamics,
+    further,
+    landscape,
+    laws,
+    symmetry,
+    trained,
+    training,
+)
 from equiscale.errors import InputError
 
 
@@ -51,6 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="equiscale", description="Scaling laws and symmetry of neural force fields.")
     parser.add_argument("--version", action="version", version=f"equiscale {equiscale.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for group in (data, training, trained, symmetry, laws, curves, choosing, further, contrasts, dynamics):
+    for group in (
+        data,
+        training,
+        trained,
+        symmetry,
+        landscape,
+        laws,
+        curves,
+        choosing,
+        further,
+        contrasts,
+        averaging,
+        dynamics,
+    ):
         group.add(commands)
     return parser

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiscale.cli import runs
-from equiscale.cli.arguments import command
+from equiscale.cli.arguments import command, results_of
+from equiscale.cli.averaging import add_loss, chosen, tracked
 from equiscale.cli.choosing import laws_of, widest_sample
 from equiscale.cli.laws import law_figures, one_sentence
 from equiscale.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from equiscale.cli.arguments import Commands
     from equiscale.laws.gap import Side
+    from equiscale.results import Results
+    from equiscale.run import RunRecord
 
 
 def add(commands: "Commands") -> None:
@@ -27,10 +32,16 @@ def add(commands: "Commands") -> None:
     cost.add_argument("--points", type=int, default=9, help="losses, between what both have had and reached")
     cost.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON alone, or write it to FILE")
     gap = command(commands, "gap", _gap, "how much slower per step an equivariant architecture may be before it loses")
-    gap.add_argument("loss", type=float, help="of the model without built-in symmetry")
-    gap.add_argument("averaged", type=float, help="of its average over the group (test-time averaging), same metric")
-    gap.add_argument("gamma", type=float, help="its compute exponent")
-    gap.add_argument("--gamma-error", type=float, default=0.0, help="standard error of gamma")
+    gap.add_argument(
+        "of", nargs="+", metavar="VALUE",
+        help="a results folder whose runs were tracked; or three numbers: the loss of the model without built-in "
+        "symmetry, that of its average over the group (test-time averaging) in the same metric, its compute exponent",
+    )  # fmt: skip
+    gap.usage = "equiscale gap [options] RESULTS | LOSS AVERAGED GAMMA"
+    gap.add_argument("--gamma", type=float, help="of a folder: the compute exponent (default: the folder's own laws')")
+    gap.add_argument("--architecture", help="of a folder: one of them")
+    add_loss(gap)
+    gap.add_argument("--gamma-error", type=float, default=0.0, help="standard error of the gamma that is given")
     gap.add_argument("--error", type=float, default=0.0, help="standard error of ln(loss / averaged)")
     gap.add_argument("--floor", type=float, default=0.0, help="irreducible loss E")
     gap.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON alone, or write it to FILE")
@@ -72,7 +83,6 @@ def _side(text: str) -> "Side":
     """Of a table, or of an architecture of a study by the law that its analysis believes."""
     folder, colon, architecture = text.rpartition(":")
     if colon:
-        from equiscale.cli.arguments import results_of
         from equiscale.facts import analyses
         from equiscale.laws.gap import side
 
@@ -95,11 +105,133 @@ def _side(text: str) -> "Side":
 
 
 def _gap(a: argparse.Namespace) -> None:
-    import numpy as np
-
+    if len(a.of) == 1:
+        _gaps(a)
+        return
+    if a.gamma is not None or a.architecture is not None:
+        raise InputError("--gamma and --architecture are of a folder's gaps: give a results folder.")
     from equiscale.laws.gap import efficiency_gap
 
     with one_sentence():
-        draws = np.random.default_rng(0).normal(a.gamma, a.gamma_error, 4000) if a.gamma_error > 0 else None
-        made = efficiency_gap(a.loss, a.averaged, a.gamma, draws, error=a.error, floor=a.floor)
+        loss, averaged, gamma = _three(a.of)
+        made = efficiency_gap(loss, averaged, gamma, _around(gamma, a.gamma_error), error=a.error, floor=a.floor)
     runs.emit(a, made.text, made.to_dict())
+
+
+def _three(words: list[str]) -> list[float]:
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3:
+        raise InputError(f"a gap is of a results folder or of three numbers (loss, averaged, gamma), not {words}.")
+    return numbers
+
+
+def _around(gamma: float, error: float) -> "np.ndarray | None":
+    import numpy as np
+
+    if error < 0:
+        raise InputError("--gamma-error is not negative.")
+    return np.random.default_rng(0).normal(gamma, error, 4000) if error > 0 else None
+
+
+# --- the gaps of a folder --------------------------------------------------------------------------------------------
+
+
+def _gaps(a: argparse.Namespace) -> None:
+    """k of each run's last tracked look, by the compute exponent of its architecture."""
+    from equiscale.laws.gap import efficiency_gap
+
+    results = results_of(Path(a.of[0]))
+    records = results.records()
+    if a.architecture is not None:
+        chosen([record.spec for record in records], a.architecture)
+        records = [record for record in records if record.spec.architecture == a.architecture]
+    seen = [r for r in records if r.symmetry and r.status != "diverged" and r.spec.start is None]
+    if not seen:
+        raise InputError(
+            f"no run in {results.folder} was tracked: a study whose evaluation has `symmetry=Tracking()` tells L_mean."
+        )
+    found = _exponents_of(a, results, seen)
+    lines, rows = [], []
+    left = {str(r.spec): _why(r) for r in records if r not in seen}
+    for record in seen:
+        gamma, draws = found[record.spec.architecture]
+        point = record.symmetry[-1]
+        pair = (point.loss, point.loss_mean) if a.loss == "study" else (point.total, point.mean)
+        try:
+            # ln(L / L_mean) = -ln(1 - share), and the share has its error from the structures.
+            share, error = point.percent / 100, a.error
+            if a.loss == "squared" and not error:
+                error = point.percent_error / 100 / (1 - share) if share < 1 else 0.0
+            made = efficiency_gap(*pair, gamma, draws, error=error, floor=a.floor)
+        except ValueError as reason:
+            left[str(record.spec)] = str(reason)
+            continue
+        rows.append(
+            {"run": record.spec.key, "name": str(record.spec), "architecture": record.spec.architecture,
+             "width": record.spec.model.width, "N": record.parameters, "D": point.atoms, **made.to_dict()}
+        )  # fmt: skip
+        lines.append((str(record.spec), f"{record.parameters:.4g}", f"{point.atoms:.3g}", f"{pair[0]:.4g}",
+                      f"{pair[1]:.4g}", f"{made.share:.2%}", f"{made.k}"))  # fmt: skip
+    head = ("run", "N", "D", "L", "L_mean", "share", "k")
+    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+    text = ["Break-even gap k = ((L - E) / (L_mean - E))^(1 / gamma) at the last tracked look of each run:"]
+    text += [
+        "  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (head, *lines)
+    ]
+    from equiscale.laws.uncertainty import Estimate, percentile
+
+    exponents = {}
+    for name, (gamma, draws) in found.items():
+        exponents[name] = Estimate(gamma, None if draws is None else percentile(draws, method="draws of gamma"))
+        text.append(f"  gamma of {name}: {exponents[name]}, {_source(a)}")
+    if a.loss == "study" and not a.error:
+        text.append("  Of eq. 1's L / L_mean a record has no error: intervals are of gamma alone.")
+    elif a.loss == "squared":
+        text.append("  Intervals are of gamma and of the share's error over structures.")
+    text += [f"  no gap of {name}: {why}" for name, why in left.items()]
+    figures = {"loss": a.loss, "gamma": {k: e.to_dict() for k, e in exponents.items()}, "runs": rows, "without": left}
+    runs.emit(a, "\n".join(text), figures)
+
+
+def _why(record: "RunRecord") -> str:
+    if record.status == "diverged":
+        return f"diverged: {record.reason}"
+    if record.spec.start is not None:
+        return "it starts from another run's weights: its compute is not that of a run from scratch."
+    return "its broken symmetry was not tracked."
+
+
+def _source(a: argparse.Namespace) -> str:
+    if a.gamma is not None:
+        return "as given"
+    return "of this folder's laws" if a.loss == "study" else "of the tracked squared error's laws"
+
+
+def _exponents_of(
+    a: argparse.Namespace, results: "Results", seen: "list[RunRecord]"
+) -> "dict[str, tuple[float, np.ndarray | None]]":
+    """gamma and its draws by architecture: as given, or by the law that an analysis believes. Of eq. 1 it is the
+    folder's own; of squared error, whose exponent is about twice that, one of the tracked looks."""
+    from equiscale.facts import analyses
+    from equiscale.laws.analysis import analyse
+    from equiscale.laws.surfaces import gamma_of
+
+    names = list(dict.fromkeys(record.spec.architecture for record in seen))
+    if a.gamma is not None:
+        return {name: (a.gamma, _around(a.gamma, a.gamma_error)) for name in names}
+    out: dict[str, tuple[float, np.ndarray | None]] = {}
+    table, least = tracked(seen), results.study().exclude_below
+    for name in names:
+        if a.loss == "study":
+            made = analyses(results, sets=("molecules",), architecture=name)[2]["molecules"]
+        else:  # the same laws, of the squared error
+            mine = {key: column[table["architecture"] == name] for key, column in table.items()}
+            made = analyse({**mine, "loss_squared": mine["mse_total"]}, validation="squared", exclude_below=least)
+        surface = made.architectures[name].believed if name in made.architectures else None
+        if surface is None or "gamma" not in surface.estimates:
+            raise InputError(f"the records of {name} tell no compute exponent: give it with --gamma.")
+        out[name] = (surface.estimates["gamma"].value, gamma_of(surface.draws))
+    return out

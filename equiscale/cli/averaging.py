@@ -1,0 +1,373 @@
+"""averages, exponents, and gap of a folder: the laws of a loss whose broken symmetry is averaged out."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equiscale.cli import runs
+from equiscale.cli.arguments import add_results, command, results_of
+from equiscale.cli.laws import law_figures, one_sentence
+from equiscale.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from equiscale.cli.arguments import Commands
+    from equiscale.laws.averaging import AveragedRun
+    from equiscale.laws.paired import Changes
+    from equiscale.laws.size_exponent import SizeExponent
+    from equiscale.results import Results
+    from equiscale.run import RunRecord
+
+LOSSES = {"study": ("loss_tracked", "loss_mean"), "squared": ("mse_total", "mse_mean")}
+SAME_D = 1.05  # runs whose D differ by less are of one D
+SIZES = 4  # of which an exponent of size is fitted
+
+
+def add(commands: "Commands") -> None:
+    averages = command(
+        commands, "averages", _averages, "what averaging over rotations at test time does to the loss, and to its law"
+    )
+    averages.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        help="JSON of `equiscale symmetry … --averages`, a folder of such, or a CSV with run, N, M and loss",
+    )
+    averages.add_argument("--results", type=Path, help="results folder that tells N and D of runs measured without")
+    averages.add_argument("--architecture", help="one of them")
+    averages.add_argument(
+        "--rotations", type=float, metavar="M", help="of the average (default: the most, of all runs)"
+    )
+    averages.add_argument(
+        "--floor", action="append", default=[], metavar="L_D",
+        help="L_D of eq. 24, taken as given; L_D,L_D: one for each loss. May be repeated; fitted besides",
+    )  # fmt: skip
+    averages.add_argument("--squared", action="store_true", help="a CSV's losses are squared errors: the law is exact")
+    runs.add_intervals(averages)
+    runs.add_output(averages)
+    both = command(
+        commands, "exponents", _exponents, "exponents of the loss, and of the loss without its broken symmetry"
+    )
+    add_results(both)
+    both.add_argument("--architecture", help="one of them")
+    add_loss(both)
+    both.add_argument(
+        "--law", choices=("sum-power", "plateau"), default="sum-power", help="plateau: every D (default: sum-power)"
+    )
+    both.add_argument("--floor", choices=("zero", "free"), default="zero", help="irreducible loss (default: zero)")
+    both.add_argument("--exclude-below", type=float, metavar="FRACTION", help="of D_max (default: the study's)")
+    runs.add_intervals(both)
+    both.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON alone, or write it to FILE")
+
+
+def add_loss(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--loss", choices=tuple(LOSSES), default="study",
+        help="of a folder: eq. 1, L_mean to leading order, or squared force error, exactly (default: study)",
+    )  # fmt: skip
+
+
+# --- averages --------------------------------------------------------------------------------------------------------
+
+
+def _averages(a: argparse.Namespace) -> None:
+    runs.check_figure(a)
+    resampling = runs.resampling(a)
+    with one_sentence():
+        found = [run for path in a.runs for run in read_averages(path, squared=a.squared)]
+        found = _joined(found, a.results or next((p for p in a.runs if (p / "study.json").is_file()), None))
+        if a.architecture is not None:
+            found = chosen(found, a.architecture)
+        checks = [run.check() for run in found]
+        lines = [_law_table(found)]
+        sizes: dict[str, SizeExponent] = {}
+        left: dict[str, str] = {}
+        for name in dict.fromkeys(run.architecture for run in found):
+            mine = [run for run in found if run.architecture == name]
+            made, why = _sizes(mine, a, resampling)
+            if made is None:
+                left[name or "these runs"] = why
+                continue
+            sizes[name] = made
+            depth = f"D = {mine[0].D:.3g}" if mine[0].D == mine[0].D else "one D"
+            lines.append(f"\n{name or 'Runs'}: L - L_D = A N^-alpha over {len(made.N)} runs at {depth}{why}")
+            lines.append(made.table())
+    lines += [f"\nNo exponent of size, {name}: {why}" for name, why in left.items()]
+    if not sizes and a.floor:
+        raise InputError(f"--floor is of eq. 24, which these runs do not tell: {next(iter(left.values()))}")
+    figures = {
+        "runs": [{**run.to_dict(), "check": check.to_dict()} for run, check in zip(found, checks, strict=True)],
+        "sizes": {name: made.to_dict() for name, made in sizes.items()},
+        "without_sizes": left,
+    }
+    runs.emit(a, "\n".join(lines), figures)
+    runs.draw(a, lambda: law_figures().averages_figure(found, sizes))
+
+
+def _law_table(found: "list[AveragedRun]") -> str:
+    """A line a run: the two numbers, what they say, and how far the measured L(M) are off."""
+    width = max(3, *(len(run.run) for run in found))
+    lines = [
+        "L(M) = L_mean + L_equiv / M: 90 % of the gain is had at M = 10, 99 % at M = 100, whatever the potential.",
+        f"  {'run':<{width}}{'N':>10}{'L(1)':>10}{'L_mean':>10}{'gain':>8}{'M within 1 %':>14}  largest deviation",
+    ]
+    for run in found:
+        check, law = run.check(), run.law
+        size = f"{run.N:.4g}" if run.N == run.N else "—"
+        lines.append(
+            f"  {run.run:<{width}}{size:>10}{run.at(1):>10.4g}{law.mean:>10.4g}{law.share:>8.1%}"
+            f"{law.within(0.01):>14.3g}  {_deviation(check)}"
+        )
+    kinds = {run.exact for run in found}
+    if False in kinds:
+        lines.append("  Of a loss that is not squared the law is the leading order in 1 / M: its deviation is shown.")
+    if True in kinds:
+        bad = [run.run for run in found if run.exact and run.check().agrees is False]
+        verdict = f"not so in {', '.join(bad)}" if bad else "no measured point contradicts it"
+        lines.append(f"  Of squared error the law is exact: {verdict}.")
+    if any(run.law.fitted for run in found):
+        lines.append("  L_mean and L_equiv are fitted to L(M) where nobody measured them: deviations are then smaller.")
+    return "\n".join(lines)
+
+
+def _deviation(check: Any) -> str:
+    at = abs(check.deviations).argmax()
+    score = check.scores[at]
+    errors = f" ({abs(score):.1f} standard errors)" if score == score else ""
+    return f"{check.largest:+.2%} at M = {check.rotations[at]:g}{errors}"
+
+
+def _sizes(
+    mine: "list[AveragedRun]", a: argparse.Namespace, resampling: dict[str, Any]
+) -> "tuple[SizeExponent | None, str]":
+    """Eq. 24 over the runs of the largest D, and what is to be said of the others; None and why where it cannot be."""
+    import numpy as np
+
+    from equiscale.laws.size_exponent import size_exponent
+
+    known = [run for run in mine if run.N == run.N]
+    if not known:
+        return None, "N is not known: name the runs' folder with --results."
+    depth = np.array([run.D for run in known])
+    most = float(np.nanmax(depth)) if np.isfinite(depth).any() else float("nan")
+    same = [run for run in known if not (np.isfinite(run.D) and most > SAME_D * run.D)]
+    rotations = a.rotations
+    if rotations is None:
+        shared = set.intersection(*({float(m) for m in run.rotations} for run in same))
+        rotations = max(shared, default=1.0)
+    if not rotations > 1:
+        return None, "no number of rotations above one was measured of all runs: name one with --rotations."
+    pairs = [(run.N, run.at(1), run.at(rotations)) for run in same if run.at(rotations) == run.at(rotations)]
+    count = len({n for n, _, _ in pairs})
+    if count < SIZES:
+        return None, f"{count} sizes with M = {rotations:g}, at least {SIZES} are needed."
+    n, loss, averaged = np.array(sorted(pairs)).T
+    floors = [_floor(text) for text in a.floor]
+    names = ("M = 1", f"M = {rotations:g}")
+    resampling = {**resampling, "resamples": resampling["resamples"] or runs.RESAMPLES}
+    made = size_exponent(n, loss, averaged, floors=floors, names=names, **resampling)
+    less = len(mine) - len(pairs)
+    return made, f" ({less} runs at another D or without M = {rotations:g} left out)" if less else ""
+
+
+def _floor(text: str) -> "float | tuple[float, float]":
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        raise InputError(f"--floor {text!r} is not understood: give L_D, or L_D,L_D for the loss and its average.")
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def read_averages(path: Path, *, squared: bool = False) -> "list[AveragedRun]":
+    """Runs of a JSON file (`averaged_runs` says of which shape), of all such files in a folder, or of a CSV with a row
+    for each run and M: run, N, M, loss, and if there error, predicted, architecture, width, D."""
+    import json
+
+    from equiscale.laws.averaging import averaged_runs
+
+    if path.is_dir():
+        found = []
+        for file in sorted(path.glob("*.json")):
+            try:
+                data = json.loads(file.read_text())
+            except (OSError, ValueError):
+                continue
+            if _holds_averages(data):
+                found += averaged_runs(data)
+        if not found:
+            raise InputError(
+                f"{path} holds no averages: `equiscale symmetry … --averages 1,2,4 --json FILE` writes them."
+            )
+        return found
+    if path.suffix.lower() == ".json":
+        try:
+            data = json.loads(path.read_text())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        except ValueError:
+            raise InputError(f"{path} is damaged: measure again.") from None
+        return averaged_runs(data)
+    return averaged_runs({"runs": _of_table(path, "squared" if squared else "unknown")})
+
+
+def _holds_averages(data: Any) -> bool:
+    if not isinstance(data, dict):
+        return False
+    runs_of = data.get("runs")
+    held = runs_of if isinstance(runs_of, list) else [data]
+    return any(isinstance(run, dict) and run.get("averages") for run in held)
+
+
+def _of_table(path: Path, loss: str) -> list[dict[str, Any]]:
+    from equiscale.tables import numbers, read_table
+
+    table = read_table(path)
+    if missing := [name for name in ("run", "N", "M", "loss") if name not in table]:
+        raise InputError(f"{path} has no column {missing[0]!r}: averages have run, N, M (rotations) and loss.")
+    names = {"M": "rotations", "loss": "loss", "error": "error", "predicted": "predicted"}
+    values = {ours: numbers(table, name) for name, ours in names.items() if name in table}
+    about = {name: numbers(table, name) for name in ("N", "D", "width") if name in table}
+    kinds = table["architecture"].astype(str) if "architecture" in table else None
+    made: dict[str, dict[str, Any]] = {}
+    for i, run in enumerate(str(r) for r in table["run"]):
+        mine = made.setdefault(run, {"run": run, "loss": loss, "averages": []})
+        mine.update({name: float(column[i]) for name, column in about.items()})
+        if kinds is not None:
+            mine["architecture"] = str(kinds[i])
+        mine["averages"].append({name: float(column[i]) for name, column in values.items()})
+    return list(made.values())
+
+
+def _joined(found: "list[AveragedRun]", folder: Path | None) -> "list[AveragedRun]":
+    """N, D, architecture and width from the records, by the run's key or by what it is called."""
+    from dataclasses import replace
+
+    if folder is None:
+        return found
+    known: dict[str, RunRecord] = {}
+    for record in results_of(folder).records():
+        known[record.spec.key] = known[str(record.spec)] = record
+    out = []
+    for run in found:
+        own = known.get(run.run)
+        if own is not None and own.curve:
+            spec = own.spec
+            run = replace(
+                run, architecture=spec.architecture, width=float(spec.model.width), N=float(own.parameters),
+                D=float(own.curve[-1].atoms),
+            )  # fmt: skip
+        out.append(run)
+    return out
+
+
+def chosen(found: Iterable[Any], architecture: str) -> list[Any]:
+    """Those of one architecture; InputError where there is none."""
+    found = list(found)
+    there = list(dict.fromkeys(run.architecture for run in found))
+    if architecture not in there:
+        raise InputError(f"there is no architecture {architecture!r}: there is {', '.join(there)}.")
+    return [run for run in found if run.architecture == architecture]
+
+
+# --- tracked runs ----------------------------------------------------------------------------------------------------
+
+
+def tracked(records: "Iterable[RunRecord]") -> "dict[str, np.ndarray]":
+    """`symmetry_table` from the first training step on, which a law of D needs; empty where nothing was tracked."""
+    from equiscale.run import symmetry_table
+
+    table = symmetry_table(records)
+    return {name: column[table["D"] > 0] for name, column in table.items()}
+
+
+def tracked_of(results: "Results", architecture: str | None) -> "dict[str, np.ndarray]":
+    """Those rows of a folder, of one architecture where it is named; InputError where nothing was tracked."""
+    table = tracked(results.records())
+    if not table:
+        raise InputError(
+            f"no run in {results.folder} was tracked: a study whose evaluation has `symmetry=Tracking()` tells L_mean."
+        )
+    if architecture is not None:
+        there = sorted({str(name) for name in table["architecture"]})
+        if architecture not in there:
+            raise InputError(f"{results.folder} tracked no {architecture!r}: it tracked {', '.join(there)}.")
+        table = {name: column[table["architecture"] == architecture] for name, column in table.items()}
+    return table
+
+
+def _exponents(a: argparse.Namespace) -> None:
+    resampling = runs.resampling(a)
+    results = results_of(a.results)
+    table = tracked_of(results, a.architecture)
+    share = results.study().exclude_below if a.exclude_below is None else a.exclude_below
+    if not 0 <= share < 1:
+        raise InputError(f"--exclude-below is a fraction of D_max, from 0 to below 1, not {share:g}.")
+    if a.law == "plateau" and a.exclude_below is None:
+        share = 0.0  # the law has the beginning
+    made: dict[str, Changes] = {}
+    left: dict[str, str] = {}
+    limited = _limited(results)
+    for name in dict.fromkeys(str(n) for n in table["architecture"]):
+        mine = {k: v[table["architecture"] == name] for k, v in table.items()}
+        wanted = ["alpha"] if name in limited else ["alpha", "beta", "gamma"]
+        trivial = next(r for r in results.records() if r.spec.architecture == name).trivial_molecules.loss
+        try:
+            made[name] = changes_of(mine, a, share * float(table["D"].max()), wanted, trivial, resampling)
+        except ValueError as error:
+            left[name] = str(error)
+    if not made:
+        raise InputError(f"no exponents: {next(iter(left))}: {next(iter(left.values()))}")
+    what = "eq. 1, L_mean to leading order" if a.loss == "study" else "squared force error"
+    lines = [f"Exponents of L and of L_mean, L with its broken symmetry averaged out ({what}):"]
+    for name, found in made.items():
+        lines.append(f"{name}: {found.first.law.formula}, {found.rows} looks at {found.runs} runs")
+        lines.append(found.table())
+        if name in limited:
+            lines.append("  - molecule-limited: losses on new molecules flatten, so no beta and no gamma are given.")
+    method = next(iter(made.values())).method
+    lines.append(f"  Intervals: {method}. The change's is paired: what runs have in common cancels.")
+    lines += [f"  {name}: no exponents: {why}" for name, why in left.items()]
+    figures = {"loss": a.loss, "architectures": {name: found.to_dict() for name, found in made.items()}}
+    runs.emit(a, "\n".join(lines), {**figures, "molecule_limited": sorted(limited & set(made)), "without": left})
+
+
+def _limited(results: "Results") -> set[str]:
+    """Architectures whose new molecules flatten where new conformers fall: without a beta nothing that follows."""
+    from equiscale.laws.analysis import freshness
+    from equiscale.laws.table import columns, rows_of
+    from equiscale.run import table
+
+    rows, _ = table(results.records())
+    whole = columns(rows, "loss_molecules")
+    names = {str(name) for name in whole["architecture"]}
+    verdicts = {name: freshness(rows_of(whole, name, "loss_molecules"), whole, name).verdict for name in names}
+    return {name for name, verdict in verdicts.items() if verdict == "molecule-limited"}
+
+
+def changes_of(
+    mine: "dict[str, np.ndarray]",
+    a: argparse.Namespace,
+    least: float,
+    wanted: list[str],
+    trivial: float,
+    resampling: dict[str, Any],
+) -> "Changes":
+    """Exponents of one architecture's tracked rows with D from `least` on; ValueError where they do not suffice."""
+    import numpy as np
+
+    from equiscale.laws.catalogue import law_of
+    from equiscale.laws.paired import exponent_change
+
+    first, second = LOSSES[a.loss]
+    y, z = mine[first].astype(float), mine[second].astype(float)
+    good = (mine["D"] >= least * (1 - 1e-9)) & np.isfinite(y) & np.isfinite(z) & (y > 0) & (z > 0)
+    x = {"N": mine["N"][good], "D": mine["D"][good]}
+    law = law_of(a.law, floor=a.floor)
+    given = {"L0": trivial} if a.law == "plateau" and a.loss == "study" else {}
+    resampling = {**resampling, "resamples": resampling["resamples"] or runs.RESAMPLES}
+    run = mine["run"][good]
+    return exponent_change(law, x, y[good], z[good], run, quantities=wanted, fixed=(given, given), **resampling)
