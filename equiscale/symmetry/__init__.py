@@ -2,4 +2,7 @@
 
 elements        rotations, shifts and permutations as values; groups: SO(3), O(3), octahedral, products; designs
 actions         how an element acts on arrays; graphs: on batches of structures; twist: the one primitive
+losses          what a decomposition can be taken of; invariance: what it takes for granted, checked
+estimate        the parts of a loss, per structure; decomposition: over structures, with errors
+degrees         which angular degrees an error is made of; lie: its bound by derivatives
 """
