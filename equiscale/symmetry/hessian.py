@@ -22,7 +22,7 @@ Losses = Callable[[Float[Tensor, " n"]], Float[Tensor, " k"]]
 
 DENSE_UP_TO = 4096
 """Parameters up to which a Hessian is held whole: 134 MB, and a minute for its eigenvalues on one core."""
-AT_ONCE = 32  # rows of a Hessian in one backward pass
+AT_ONCE = 8  # products H v in one backward pass
 
 
 def hessians(losses: Losses, at: Float[Tensor, " n"]) -> Float[np.ndarray, "k n n"]:
@@ -38,7 +38,7 @@ def hessians(losses: Losses, at: Float[Tensor, " n"]) -> Float[np.ndarray, "k n 
     theta = at.detach().double().requires_grad_()
     result = []
     for gradient in _gradients(losses, theta):
-        rows = torch.cat([_products(gradient, theta, part) for part in torch.eye(len(theta)).to(theta).split(AT_ONCE)])
+        rows = _products(gradient, theta, torch.eye(len(theta)).to(theta))
         result.append(((rows + rows.T) / 2).cpu().numpy())
     return np.stack(result)
 
@@ -60,7 +60,7 @@ def _products(gradient: Tensor, theta: Tensor, vectors: Float[Tensor, "m n"]) ->
 
     if len(vectors) > 1:
         try:
-            return product(vectors, True)
+            return torch.cat([product(part, True) for part in vectors.split(AT_ONCE)])
         except RuntimeError:  # an operation without a rule for batches of gradients
             pass
     return torch.stack([product(v, False) for v in vectors])

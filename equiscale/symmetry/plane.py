@@ -19,8 +19,6 @@ from torch import Tensor
 from equiscale.errors import InputError
 from equiscale.symmetry.hessian import Losses
 
-AT_ONCE = 16  # grid points in one evaluation, where the losses' operations allow it
-
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -93,13 +91,8 @@ def plane(
     directions: Float[np.ndarray, "2 n"],
     step: float,
     points: int = 21,
-    *,
-    redrawn: bool = False,
 ) -> Plane:
-    """The losses at points × points parameters around ``at``, ``step`` apart along two directions.
-
-    ``redrawn``: the losses draw at random with each call, so that every grid point has a call of its own.
-    """
+    """The losses at points × points parameters around ``at``, ``step`` apart along two directions."""
     if points < 3 or points % 2 == 0:
         raise InputError(f"a grid has an odd number of points, 3 or more, not {points}.")
     if not step > 0:
@@ -110,15 +103,5 @@ def plane(
     moves = np.stack([a.ravel(), b.ravel()], axis=1) @ directions
     thetas = at + torch.as_tensor(moves).to(at)
     with torch.no_grad():
-        values = _values(losses, thetas, 1 if redrawn else AT_ONCE)
+        values = torch.stack([losses(theta) for theta in thetas])
     return Plane(steps, values.T.cpu().numpy().reshape(-1, points, points))
-
-
-def _values(losses: Losses, thetas: Float[Tensor, "m n"], together: int) -> Float[Tensor, "m k"]:
-    """What does not depend on the parameters is computed once for all points that are taken together."""
-    if together > 1:
-        try:
-            return torch.cat([torch.vmap(losses)(part) for part in thetas.split(together)])
-        except RuntimeError:  # an operation in place, or one without a rule for batches
-            pass
-    return torch.stack([losses(theta) for theta in thetas])

@@ -44,26 +44,15 @@ def test_values_lie_where_they_are_said_to():
     np.testing.assert_allclose([u @ u, u @ v, v @ v], [1, 0, 1], atol=1e-14)
 
 
-def test_points_together_or_one_by_one():
-    """Catches a batch of points that differs from single ones, where losses cannot be batched (a value is read)."""
-
-    def read(t):
-        return bowls(t) if float(t.sum()) < 1e9 else bowls(2 * t)
-
-    directions = random_axes(N, np.random.default_rng(3))
-    one, many = plane(read, AT, directions, 0.1, 5), plane(bowls, AT, directions, 0.1, 5)
-    np.testing.assert_allclose(one.values, many.values, rtol=1e-13)
-
-
 def test_redrawing_shows_as_white_noise():
-    """Catches a batch of points that shares its draws where each shall have its own; and that noise is called smooth:
-    its roughness is 2 and a quadratic explains next to nothing of it."""
+    """Catches points that share one call, where each shall have draws of its own; and noise that is called smooth: its
+    roughness is 2 and a quadratic explains next to nothing of it."""
     rng = np.random.default_rng(4)
 
     def noisy(t):
         return torch.stack([1e-4 * (t**2).sum() + float(rng.normal()), (t**2).sum()])
 
-    got = plane(noisy, AT, random_axes(N, rng), 0.01, 21, redrawn=True)
+    got = plane(noisy, AT, random_axes(N, rng), 0.01, 21)
     assert got.roughness[0] == pytest.approx(2, abs=0.2)
     assert got.r2[0] < 0.05
     assert got.r2[1] > 0.999
