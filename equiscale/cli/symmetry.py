@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equiscale.cli.arguments import add_keys, command, reader, results_of
-from equiscale.cli.runs import add_output, check_figure, emit
+from equiscale.cli.runs import add_output, check_figure, draw, emit
 from equiscale.cli.terminal import live
 from equiscale.errors import InputError
 
@@ -57,6 +57,7 @@ def _add_symmetry(commands: "Commands") -> None:
         "--averages", metavar="M,M,...", help="the loss of averages over M rotations, as in 1,2,4,8,16,32"
     )
     measured.add_argument("--degrees", type=int, default=0, metavar="L", help="of which angular degrees, up to l = L")
+    measured.add_argument("--lie", action="store_true", help="an upper bound by Lie derivatives: 12 passes more")
     measured.add_argument(
         "--arg", action="append", default=[], metavar="NAME=VALUE", help="of a calculator's constructor; repeatable"
     )
@@ -79,6 +80,7 @@ def _symmetry(a: argparse.Namespace) -> None:
         loss=a.loss,
         averages=_counts(a.averages),
         degrees=a.degrees,
+        lie=a.lie,
         atoms=a.atoms,
         seed=a.seed,
     )
@@ -138,6 +140,10 @@ def _show(a: argparse.Namespace, found: "list[tuple[str, Found]]", several: bool
         emit(a, table(found), {"runs": [{"run": name, **f.to_dict()} for name, f in found]})
     else:
         emit(a, describe(found[0][1]), found[0][1].to_dict())
+    if a.figure is not None:
+        from equiscale.report.symmetry_figures import averages_figure, decomposition_figure
+
+        draw(a, lambda: averages_figure(found) if a.averages else decomposition_figure(found))
 
 
 def _runs(a: argparse.Namespace) -> Any:

@@ -118,8 +118,9 @@ def _nve(a: argparse.Namespace) -> None:
     made_of = _averaging(a.average)
     predict = None if made_of is None else made_of(trained)
     what += "" if predict is None else f", {predict.name}"
+    tell = lambda step: live(f"step {step} of {a.steps}") if step % 20 == 0 else None  # noqa: E731
     drift = energy_drift(trained, atoms, steps=a.steps, timestep=a.timestep, temperature=a.temperature, seed=a.seed,
-                         predict=predict, tell=lambda step: live(f"step {step} of {a.steps}") if step % 20 == 0 else None)  # fmt: skip
+                         predict=predict, tell=tell)  # fmt: skip
     live("")
     print(f"{what}: {drift}")
     write_json(a.json, {"structure": what, **drift.to_dict()})

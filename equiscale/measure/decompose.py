@@ -19,13 +19,15 @@ from equiscale.measure.model import Checkpoint, Failed, Model, Predicted
 from equiscale.measure.moves import Moves, drawn, refuse_variant
 from equiscale.measure.structures import Chosen
 from equiscale.symmetry.degrees import Powers, degrees, powers
-from equiscale.symmetry.designs import Draws, Random, Sampler, sampler
+from equiscale.symmetry.designs import Coset, Draws, Quadrature, Random, Sampler, degree, sampler
 from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.estimate import Samples, averages, estimate, estimator
+from equiscale.symmetry.lie import ANGLE, Derivatives, derivatives, roughness
 from equiscale.symmetry.losses import ForceNorm, Loss, SquaredForce, named
 
 UNITS = {"squared": "(eV/Å)²", "force": "eV/Å", "study": "eV/atom + eV/Å", "energy": "(eV/atom)²"}
 REPEATS_TO = 1e-5  # of the forces' root mean square: what the order of sums on a GPU changes stays below
+LIE_ROTATIONS = 2  # structures, not rotations, are what the bound scatters over
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Options:
     loss: str | Loss = "squared"
     averages: tuple[int, ...] = ()  # M of test-time averages
     degrees: int = 0  # the highest l whose share of L_equiv is wanted
+    lie: bool = False  # the bound by Lie derivatives: six passes for each of LIE_ROTATIONS
     atoms: int = 8192  # of a batch, copies counted: bounds the memory
     seed: int = 0
 
@@ -69,13 +72,16 @@ class _Measurement:
             raise InputError(f"{chosen.where}: the loss of averages needs labels of {' and '.join(self.loss.outputs)}.")
         if options.averages and min(options.averages) < 1:
             raise InputError(f"an average is over one rotation or more, not {min(options.averages)}.")
+        if (options.degrees or options.lie) and options.moves != Moves():
+            raise InputError(
+                "degrees and Lie derivatives are of rotations alone: leave out reflections, shifts and permutations."
+            )
+        if options.lie and not self.loss.squared:
+            raise InputError(f"Lie derivatives bound a squared error, the {self.loss.name} loss is none.")
         if options.degrees:
-            if options.moves != Moves():
-                raise InputError(
-                    "degrees are of rotations alone: leave out reflections, translations and permutations."
-                )
             if not (self.loss.squared and 1 <= options.degrees <= 20):
                 raise InputError("degrees are parts of a squared error, from l = 1 to at most 20.")
+            _refuse_aliases(self.sampler, options.degrees)
         if options.seed < 0:
             raise InputError(f"the seed is a whole number from 0, not {options.seed}.")
         self.passes, self.repeated = 0, 0.0
@@ -83,6 +89,7 @@ class _Measurement:
         self.samples: list[Samples] = []
         self.per_atom: list[Samples] = []
         self.powers: list[Powers] = []
+        self.slopes: list[Derivatives] = []
 
     def found(self, tell: Callable[[int], None]) -> Found:
         begin = time.perf_counter()
@@ -96,6 +103,8 @@ class _Measurement:
             if draws.elements.shape[0] < 2:
                 raise InputError("one rotation cannot tell broken symmetry from error: take two or more, or a design.")
             self._add(store, self._twisted(store, draws.elements, rows), draws)
+            if self.options.lie:
+                self.slopes.append(self._slopes(store, rows))
             if self.options.averages:
                 # Other rotations than those of the prediction that they are compared with.
                 others = self._drawn(Random(max(self.options.averages)), store, rows, 1)
@@ -182,6 +191,13 @@ class _Measurement:
         if z.energy is not None:
             self._keep("spread", _spread(z.energy, draws))
 
+    def _slopes(self, store: Store, rows: np.ndarray) -> Derivatives:
+        draws = self._drawn(Random(LIE_ROTATIONS), store, rows, 2)
+        f = lambda g: self._twisted(store, g, rows).outputs  # noqa: E731
+        single = isinstance(self.model, Checkpoint) and self.model.single
+        angle = ANGLE["float32" if single else "float64"]
+        return derivatives(f, draws.elements, store.offsets, self.loss, angle=angle)
+
     def _of_atoms(self) -> Loss | None:
         """The loss of one atom's force."""
         if "forces" not in self.loss.outputs or not isinstance(self.options.loss, str):
@@ -237,7 +253,7 @@ class _Measurement:
             net_force_of_labels=extremes(self._of("sum_label")) if forces else None,
             averages=self._averages(samples, group),
             degrees=degrees(Powers.joined(self.powers), group).to_dict() if self.powers else None,
-            lie=None,
+            lie=roughness(Derivatives.joined(self.slopes), group).to_dict() if self.slopes else None,
             repeated=self.repeated,
             forward_passes=self.passes,
             seconds=seconds,
@@ -261,6 +277,17 @@ class _Measurement:
             one, two, off = (figure(v, group) for v in (measured, predicted, measured - predicted))
             made.append(Average(count, one, two, off, exact=self.loss.squared))
         return tuple(made)
+
+
+def _refuse_aliases(sampler: Sampler, lmax: int) -> None:
+    """A design mistakes degrees above its own for lower ones."""
+    if isinstance(sampler, Coset | Quadrature) and (exact := degree(sampler.name)):
+        pair = isinstance(sampler, Coset) and sampler.pair
+        if exact < (lmax if pair else 2 * lmax):
+            raise InputError(
+                f"{sampler.name} is exact to l = {exact} and would mistake higher degrees for lower ones: for degrees "
+                f"up to {lmax} take random rotations, or a design that is exact to {2 * lmax}."
+            )
 
 
 def _sums(values: Float[np.ndarray, "*m atoms 3"], store: Store) -> Float[np.ndarray, "*m structures 3"]:

@@ -89,6 +89,11 @@ class Checkpoint:
         model = self.trained.model
         return f"{model.kind} w={model.width}, {model.forces} forces"
 
+    @property
+    def single(self) -> bool:
+        """Whether it computes in less than double precision."""
+        return next(self.trained.potential.parameters()).dtype != torch.float64
+
     def __call__(self, structures: Store) -> Predicted:
         out = self.trained(structures)
         return Predicted(out.energy.numpy(), out.forces.numpy())

@@ -8,6 +8,8 @@ from typing import Any
 from equiscale.measure.found import Extremes, Found, Part
 from equiscale.symmetry.decomposition import Figure
 
+ROUND_OFF = 1e-10  # a square: what single precision leaves of an equivariant model is below
+
 
 def describe(found: Found) -> str:
     """One model."""
@@ -42,7 +44,7 @@ def table(found: Sequence[tuple[str, Found]]) -> str:
     first = found[0][1]
     wide = max(len(name) for name, _ in found) + 2
     heads = ("L", "L_mean", "L_equiv", "% of L", "95 %", "relative", "spread, meV/atom", "torque, eV")
-    widths = (11, 11, 11, 9, 18, 11, 18, 12)
+    widths = (11, 11, 12, 11, 24, 12, 18, 12)
     lines = [
         f"{first.data}: {first.structures:,} structures, {first.atoms:,} atoms, the same for all; {first.moves}; "
         f"{first.sampler} ({first.rotations} each), {first.estimator}; {first.loss} loss",
@@ -77,9 +79,12 @@ def _rows(found: Found) -> list[tuple[str, str]]:
         ]
     else:
         rows.append(("L_equiv", str(w.equiv)))
-    rows.append(("relative error", f"{w.relative}   (L_equiv over the predictions' mean square)"))
+    what = "round-off" if w.relative.value < ROUND_OFF else "L_equiv over the predictions' mean square"
+    rows.append(("relative error", f"{w.relative}   ({what})"))
     if found.lie:
-        rows.append(("bound by Lie derivatives", f"{_figure(found.lie)}   (L_equiv is no more)"))
+        bound, rough = found.lie["bound"], found.lie["roughness"]
+        above = f"L_equiv is no more; mean l(l + 1) {rough['value']:.3g}" if rough else "L_equiv is no more"
+        rows.append(("bound by Lie derivatives", f"{Figure(**bound)}   ({above})"))
     if found.energy_spread_meV and found.energy_spread_meV_per_atom:
         rows += [
             ("energy spread, meV", _pair(found.energy_spread_meV, None)),
@@ -139,7 +144,3 @@ def _number(f: Figure | None) -> str:
 
 def _interval(p: Part) -> str:
     return "" if p.percent_low is None or p.percent_high is None else f"{p.percent_low:.3g} to {p.percent_high:.3g}"
-
-
-def _figure(lie: dict) -> str:
-    return str(lie["bound"])
