@@ -99,9 +99,10 @@ def write_report(results: "Results") -> None:
     import equiscale.report
     from equiscale.facts import analyses
     from equiscale.laws import verdict
+    from equiscale.report.tracks import tracks_of
 
     table, facts, made = analyses(results)
-    page = equiscale.report.write(table, facts, made, results.folder)
+    page = equiscale.report.write(table, facts, made, results.folder, tracks_of(results.records()))
     for line in verdict(made["molecules"]):
         print(f"  {line}")
     print(f"Report: {page}")

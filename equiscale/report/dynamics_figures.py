@@ -193,35 +193,31 @@ def grouped(tracks: Sequence[Track]) -> list[tuple[str, str, list[Track]]]:
         if len(names) > 1 and all(len({t.N for t in own}) == 1 for own in names.values()):
             out.append((style.name_of(kind), style.hue(kind), group))
         else:
-            out += [(style.name_of(n), style.hue(n), own) for n, own in names.items()]
+            out += [(style.name_of(n), own[0].look.hue, own) for n, own in names.items()]
     return out
 
 
 def _paint(track: Track, group: Sequence[Track]) -> str:
     sizes = style.places([t.N for t in group if t.architecture == track.architecture])
-    return (
-        style.shade(track.architecture, 0.08 + 0.92 * sizes[track.N])
-        if len(sizes) > 1
-        else style.hue(track.architecture)
-    )
+    return style.shade_of(track.look.hue, 0.08 + 0.92 * sizes[track.N]) if len(sizes) > 1 else track.look.hue
 
 
 def _marker(track: Track, group: Sequence[Track]) -> tuple[str, float]:
     """Symbol and size: its own where variants share the panel."""
-    return (style.symbol(track.architecture), 6.5) if len({t.architecture for t in group}) > 1 else ("circle", 4.5)
+    return (track.look.symbol, 6.5) if len({t.architecture for t in group}) > 1 else ("circle", 4.5)
 
 
 def _run_keys(tracks: Sequence[Track]) -> tuple[Key, ...]:
     """One entry per named architecture: its shades where it has several sizes, else its marker."""
     keys = []
-    for name in dict.fromkeys(t.architecture for t in tracks):
-        sizes = sorted({t.N for t in tracks if t.architecture == name})
+    for name, own in by_architecture(tracks).items():
+        look, label, sizes = own[0].look, style.name_of(name), sorted({t.N for t in own})
         if len(sizes) == 1:
-            keys.append(Key(name, style.name_of(name), style.hue(name), "point", symbol=style.symbol(name)))
+            keys.append(Key(name, label, look.hue, "point", symbol=look.symbol))
             continue
-        colours = tuple(style.shade(name, 0.08 + 0.92 * p) for p in style.places(sizes).values())
+        colours = tuple(style.shade_of(look.hue, 0.08 + 0.92 * p) for p in style.places(sizes).values())
         ends = (style.short(sizes[0]), style.short(sizes[-1]))
-        keys.append(Key(name, f"{style.name_of(name)}, N", style.hue(name), "shades", colours=colours, ends=ends))
+        keys.append(Key(name, f"{label}, N", look.hue, "shades", colours=colours, ends=ends))
     return tuple(keys)
 
 

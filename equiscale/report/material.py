@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from equiscale.errors import InputError
 from equiscale.laws.results import Analysis, Architecture, Surface
 from equiscale.report import style
 from equiscale.report.drawing import Key, Mark, Rule, Strip
+from equiscale.report.tracks import Track
 
 BRIEF = {"molecules": "new molecules", "conformers": "new conformers"}
 SETS = {"molecules": "new molecules", "conformers": "new conformers of training molecules"}
@@ -55,9 +56,12 @@ class Material:
     table: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
     analyses: Mapping[str, Analysis]
+    tracks: tuple[Track, ...] = ()
 
     @classmethod
-    def of(cls, table: Mapping[str, Any], facts: Mapping[str, Any] | None, analyses: Any) -> Material:
+    def of(
+        cls, table: Mapping[str, Any], facts: Mapping[str, Any] | None, analyses: Any, tracks: Sequence[Track] = ()
+    ) -> Material:
         """From what a user hands over: one analysis, or one per validation set."""
         if isinstance(analyses, Analysis):
             analyses = {str(analyses.settings.get("validation", "molecules")): analyses}
@@ -67,7 +71,7 @@ class Material:
         if not analyses:
             raise InputError("There is no analysis to report on: pass that of at least one validation set.")
         ordered = {k: _withheld(analyses[k]) for k in sorted(analyses, key=lambda k: (k != "molecules", k))}
-        return cls({k: np.asarray(v) for k, v in table.items()}, facts or {}, ordered)
+        return cls({k: np.asarray(v) for k, v in table.items()}, facts or {}, ordered, tuple(tracks))
 
     @property
     def set(self) -> str:

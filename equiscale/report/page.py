@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from equiscale.laws.results import Analysis
 from equiscale.laws.verdict import verdict
 from equiscale.report import interactive, printed, run_tables, style, tables
 from equiscale.report.drawing import Drawing, Key
+from equiscale.report.dynamics_tables import symmetry_ends
 from equiscale.report.figures import drawings
 from equiscale.report.material import SETS, Material
 from equiscale.report.sheet import Sheet
+from equiscale.report.tracks import Track
 
 HERE = Path(__file__).parent
 
@@ -49,10 +51,19 @@ SECTIONS = (
         "trust",
         "How far to trust it",
         "What happens to the numbers when they are asked for in another way.",
-        ("variants", "cutoffs", "specifications", "prediction", "predictions", "gap", "warnings"),
+        ("variants", "remedies", "cutoffs", "specifications", "prediction", "predictions", "gap", "warnings"),
     ),
     Section(
         "parts-of-the-loss", "Energy and force", "The two terms of the loss, learned at different speeds.", ("parts",)
+    ),
+    Section(
+        "broken-symmetry",
+        "Broken symmetry during training",
+        "How much of the squared force error would be gone if predictions were averaged over all rotations: a few per "
+        "cent or less say that symmetry is not what limits a potential. The percentage also depends on two other "
+        "things, an output still near zero at the start and how far the rest of the loss has fallen at the end, so "
+        "read it beside the error relative to the output.",
+        ("symmetry-percent", "symmetry-parts", "symmetry-ends", "symmetry-gradients", "symmetry-head"),
     ),
     Section(
         "runs-and-records",
@@ -88,7 +99,13 @@ def sheets(material: Material) -> dict[str, Sheet]:
         run_tables.models(material),
         run_tables.machine(material),
     )
-    return {s.id: s for s in made}
+    tracked = (symmetry_ends(material.tracks),) if material.tracks else ()
+    return {s.id: s for s in (*made, *tracked)}
+
+
+def sections(material: Material) -> tuple[Section, ...]:
+    """Those that this study has something for: symmetry where it was tracked."""
+    return tuple(s for s in SECTIONS if s.id != "broken-symmetry" or material.tracks)
 
 
 def write(
@@ -96,14 +113,16 @@ def write(
     facts: Mapping[str, Any] | None,
     analyses: Analysis | Mapping[str, Analysis],
     folder: Path | str,
+    tracks: Sequence[Track] = (),
 ) -> Path:
     """Write `<folder>/report.html` and `<folder>/figures/*`; returns the page's path.
 
     `analyses` is one analysis or one per validation set; laws are shown for "molecules" where it is there. What the
-    records do not hold is said in the page, in the place where it would stand.
+    records do not hold is said in the page, in the place where it would stand; of `tracks`, runs whose symmetry was
+    measured in training, there is a section where there are any.
     """
     folder = Path(folder)
-    material = Material.of(table, facts, analyses)
+    material = Material.of(table, facts, analyses, tracks)
     made = drawings(material)
     text = render(material, made)
     try:
@@ -122,15 +141,16 @@ def write(
 def render(material: Material, made: Mapping[str, Drawing] | None = None) -> str:
     """The page as text."""
     made = drawings(material) if made is None else made
+    looks = style.apart(material.architectures)
     return _template("page.html").render(
         study=str(material.facts.get("study") or "a study"),
         title=str(material.facts.get("title") or material.facts.get("study") or "a study"),
         description=str(material.facts.get("description") or ""),
-        names=[(style.name_of(a), style.hue(a)) for a in material.architectures],
-        hues={a: style.hue(a) for a in material.architectures},
+        names=[(style.name_of(a), look.hue) for a, look in looks.items()],
+        hues={a: look.hue for a, look in looks.items()},
         glance=glance(material),
         verdict=_verdict(material),
-        sections=SECTIONS,
+        sections=sections(material),
         figures={d.id: _figure(d) for d in made.values()},
         figure_numbers={id: i + 1 for i, id in enumerate(_order(made))},
         tables=sheets(material),
@@ -289,6 +309,11 @@ _SHAPES = {
     "triangle-up": "M8 2.5l4.6 8H3.4z",
     "triangle-down": "M8 11.5l4.6-8H3.4z",
     "line-ns": "M8 1v12",
+    "hexagon": "M8 2l4.3 2.5v5L8 12 3.7 9.5v-5z",
+    "pentagon": "M8 2l4.7 3.4-1.8 5.6H5.1L3.3 5.4z",
+    "x": "M5.5 2L8 4.5 10.5 2 13 4.5 10.5 7 13 9.5 10.5 12 8 9.5 5.5 12 3 9.5 5.5 7 3 4.5z",
+    "triangle-left": "M3.5 7l8-4.6v9.2z",
+    "triangle-right": "M12.5 7l-8-4.6v9.2z",
     "star": "M8 1.5l1.6 3.6 3.9.4-2.9 2.6.8 3.9L8 10l-3.4 2 .8-3.9-2.9-2.6 3.9-.4z",
     "cross": "M6.3 2.5h3.4v2.8h2.8v3.4H9.7v2.8H6.3V8.7H3.5V5.3h2.8z",
 }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -31,6 +33,9 @@ SYMBOLS = {
 }  # fmt: skip
 SPARE_HUES = ("#6f7d2a", "#a8433f", "#357f8c", "#7a5a3a")  # for architectures that are not ours
 FALLBACK_SYMBOLS = ("star", "hexagon", "pentagon", "x")
+SPARE_SYMBOLS = ("triangle-left", "triangle-right", *SYMBOLS.values())  # where several share one of those
+REMEDIES = ("8 frames", "symmetry loss", "canonical frame", "", "augmented", "", "consistency loss", "4 frames", "",
+            "lie loss")  # fmt: skip  # a hue's place for each of ours: they are meant to be compared
 
 
 def name_of(architecture: str) -> str:
@@ -43,7 +48,11 @@ def hue(architecture: str) -> str:
     """An architecture's colour, the same in every figure of every report."""
     kind, _, variant = str(architecture).partition(" ")
     base = HUES.get(kind) or SPARE_HUES[_place(kind) % len(SPARE_HUES)]
-    return _relative(base, _place(variant) % 12) if variant else base
+    return _relative(base, _variant_place(variant)) if variant else base
+
+
+def _variant_place(variant: str) -> int:
+    return REMEDIES.index(variant) if variant in REMEDIES else _place(variant) % 12
 
 
 @lru_cache(maxsize=256)
@@ -58,6 +67,35 @@ def _relative(colour: str, place: int) -> str:
 def symbol(architecture: str) -> str:
     """An architecture's marker (plotly's name)."""
     return SYMBOLS.get(architecture) or FALLBACK_SYMBOLS[_place(architecture) % len(FALLBACK_SYMBOLS)]
+
+
+@dataclass(frozen=True)
+class Look:
+    hue: str
+    symbol: str
+
+
+def apart(names: Iterable[str], markers: bool = False) -> dict[str, Look]:
+    """Hue and marker of each name as ever, but for variants of one architecture that would share a hue: the later ones
+    of the order of tables move on to the next that is free. `markers`: no two variants share a marker either."""
+    names = sorted(set(names), key=rank)
+    kinds = {n.partition(" ")[0] for n in names}
+    taken: dict[str, set[object]] = {}
+    out = {}
+    for name in names:
+        kind, _, variant = name.partition(" ")
+        used = taken.setdefault(kind, {SYMBOLS.get(k, "") for k in kinds})
+        look = Look(hue(name), symbol(name))
+        if variant:
+            place = _variant_place(variant)
+            place = next((p for i in range(12) if (p := (place + 5 * i) % 12) not in used), place)
+            choices = [look.symbol, *FALLBACK_SYMBOLS, *SPARE_SYMBOLS]
+            mark = next((c for c in choices if c not in used), look.symbol) if markers else look.symbol
+            used |= {place, mark}
+            base = HUES.get(kind) or SPARE_HUES[_place(kind) % len(SPARE_HUES)]
+            look = Look(_relative(base, place), mark)
+        out[name] = look
+    return out
 
 
 def _place(architecture: str) -> int:
@@ -103,8 +141,12 @@ def mix(first: str, second: str, part: float) -> str:
 
 def shade(architecture: str, place: float) -> str:
     """An architecture's hue for a size at `place` in 0 (smallest, light) … 1 (largest, dark)."""
+    return shade_of(hue(architecture), place)
+
+
+def shade_of(base: str, place: float) -> str:
+    """The same of any hue."""
     place = min(max(place if math.isfinite(place) else 0.5, 0.0), 1.0)
-    base = hue(architecture)
     light, dark = mix(base, "#ffffff", 0.6), mix(base, "#0c0f14", 0.45)
     return mix(light, base, 2 * place) if place < 0.5 else mix(base, dark, 2 * place - 1)
 

@@ -25,6 +25,7 @@ class Track:
     width: int
     seed: int
     N: float
+    look: style.Look
     columns: Mapping[str, np.ndarray] = field(repr=False)
 
     def __getitem__(self, column: str) -> np.ndarray:
@@ -78,16 +79,17 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def tracks_of(records: Iterable[RunRecord]) -> tuple[Track, ...]:
     """The tracked runs among those of a study's table, which neither diverged nor began with another run's weights."""
     found = []
-    for record in records:
-        if not record.symmetry or record.status == "diverged" or record.spec.start is not None:
-            continue
+    records = [r for r in records if r.status != "diverged" and r.spec.start is None]
+    looks = style.apart((r.spec.architecture for r in records), markers=True)
+    for record in (r for r in records if r.symmetry):
         points = sorted(record.symmetry, key=lambda p: p.step)
         columns = {
             name: np.array([np.nan if (v := getattr(p, name)) is None else v for p in points], float)
             for name in COLUMNS
         }
-        spec = record.spec
-        found.append(Track(spec.key, spec.architecture, spec.model.width, spec.seed, float(record.parameters), columns))
+        spec, name = record.spec, record.spec.architecture
+        size = float(record.parameters)
+        found.append(Track(spec.key, name, spec.model.width, spec.seed, size, looks[name], columns))
     return tuple(sorted(found, key=lambda t: (style.rank(t.architecture), t.N, t.seed)))
 
 

@@ -6,7 +6,7 @@ import pytest
 from equiscale.report import figures, style
 from equiscale.report.drawing import Line
 from equiscale.report.material import Material
-from equiscale.report.variant_figures import variants
+from equiscale.report.variant_figures import remedies, variants
 
 
 @pytest.fixture
@@ -39,3 +39,40 @@ def test_variants_have_names_and_hues_of_their_own():
     assert [style.name_of(n) for n in names[:2]] == ["eSEN", "eSEN lmax=1 mmax=1"]
     assert len({style.hue(n) for n in names}) == len(names)
     assert sorted(["other", "esen lmax=2", "mpnn"], key=style.rank) == ["mpnn", "esen lmax=2", "other"]
+
+
+def test_variants_that_would_share_a_hue_are_moved_apart():
+    """Catches two ladders of one look in one panel; names that do not clash keep the look that they have everywhere."""
+    many = [
+        "mpnn",
+        *(f"mpnn {word}" for word in ("augmented", "larger batch", "4 frames", "symmetry loss", "lie loss")),
+    ]
+    assert style.hue("mpnn augmented") == style.hue("mpnn larger batch")
+    looks = style.apart(many, markers=True)
+    assert len({look.hue for look in looks.values()}) == len({look.symbol for look in looks.values()}) == len(many)
+    assert looks["mpnn augmented"].hue == style.hue("mpnn augmented")
+    assert style.apart(["esen", "egnn"])["egnn"] == style.Look(style.hue("egnn"), style.symbol("egnn"))
+
+
+@pytest.fixture
+def remedied(full) -> Material:
+    table, facts, analyses = full
+    names = np.asarray(table["architecture"]).astype("<U40")
+    names[names == "egnn"] = "mpnn symmetry loss"
+    return Material.of({**table, "architecture": names}, facts, analyses)
+
+
+def test_what_a_cost_buys_with_a_remedy(remedied, varied):
+    """Catches an envelope above one of its own runs, and the figure in a study without remedies."""
+    drawing = remedies(remedied)
+    panel = drawing.panels[0]
+    for name in ("mpnn", "mpnn symmetry loss"):
+        best = max((m for m in panel.marks if isinstance(m, Line) and m.key == name), key=lambda m: m.width)
+        assert (np.diff(best.y) <= 0).all()
+        for curve in remedied.of_architecture(name):
+            there = np.exp(np.interp(np.log(curve["C"]), np.log(best.x), np.log(best.y)))
+            assert (there <= curve[remedied.loss] * 1.02).all()
+    assert {k.name for k in drawing.keys} == {"mpnn", "mpnn symmetry loss"}
+    assert not remedies(varied).panels
+    assert "remedies" in figures.drawings(remedied)
+    assert "remedies" not in figures.drawings(varied)
