@@ -35,6 +35,11 @@ class Subset:
     def sizes_at(self, places: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         return self.data.sizes_at(self.data.pick(self.part, places))
 
+    @property
+    def group(self) -> Int[np.ndarray, " n"]:
+        """The molecule of every structure of the part: all in memory, so not to be asked of a very large one."""
+        return self.data.group[self.data.where(self.part)]
+
     @cached_property
     def atoms(self) -> int:
         """Of the whole part."""

@@ -24,11 +24,16 @@ class Epochs:
 
     The first epoch of a smaller run is a prefix of a larger one's; later ones shuffle the same structures anew. What
     stands at a place depends on (size, chosen, seed, epoch) and nothing else, so a run goes on anywhere.
+
+    ``groups`` [size], where they are given: the molecule of each structure. Then the chosen are those of whole
+    molecules in the seed's order of molecules, the last one cut to make the count exact: fewer are a prefix of more.
+    Every epoch, the first too, shuffles them, so that a step does not hold conformers of one molecule only.
     """
 
     size: int
     chosen: int
     seed: int
+    groups: np.ndarray | None = field(default=None, repr=False, compare=False)
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def first(self, count: int) -> Int[np.ndarray, " count"]:
@@ -61,8 +66,24 @@ class Epochs:
         if self.size > SHUFFLED_AT_ONCE:
             last = min((block + 1) * BLOCK, self.chosen)
             return Order(self.size, self.chosen, self.seed).shard(epoch, block * BLOCK, last)
-        chosen = self._whole()[: self.chosen]
-        return chosen if epoch == 0 else np.random.default_rng([self.seed, STREAM, epoch]).permutation(chosen)
+        if self.groups is not None:
+            chosen = by_molecule(self.groups, self.seed)[: self.chosen]
+        else:
+            chosen = self._whole()[: self.chosen]
+            if epoch == 0:
+                return chosen
+        return np.random.default_rng([self.seed, STREAM, epoch]).permutation(chosen)
 
     def _whole(self) -> np.ndarray:
         return np.random.default_rng([self.seed, STREAM]).permutation(self.size)
+
+
+def by_molecule(groups: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
+    """Structures, molecule after molecule in the seed's order of molecules; each one's in the order of the set.
+
+    Molecules are told apart by where they first appear, so that hashes of names and numbers of names agree.
+    """
+    _, first, which = np.unique(groups, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.argsort(np.random.default_rng([seed, STREAM]).permutation(len(first)))
+    return np.argsort(place[which], kind="stable")

@@ -25,7 +25,7 @@ from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.graphs import turn_store, twisted_predictions
 from equiscale.symmetry.groups import SO3
 from equiscale.train import remedies
-from equiscale.train.epochs import Epochs
+from equiscale.train.epochs import SHUFFLED_AT_ONCE, Epochs
 from equiscale.train.loss import per_structure
 
 ROTATION = 2  # stream of the run's seed; 1 is the order's, 3 the remedies'
@@ -77,6 +77,13 @@ class ForceField:
             raise InputError(
                 f"the run wants {spec.data.structures} training structures, the set {spec.data.name!r} has {count}."
             )
+        if spec.frames != "none" and store.cell is not None and store.cell.any():
+            raise InputError(f"frames are of molecules only, and {spec.data.name!r} has structures with cells.")
+        if spec.data.subset == "molecules" and count > SHUFFLED_AT_ONCE:
+            raise InputError(
+                f"a subset by molecules is ordered in memory, of at most {SHUFFLED_AT_ONCE:,} training structures, and "
+                f"the set {spec.data.name!r} has {count:,}: pack fewer, or choose a subset of structures."
+            )
         if spec.steps < 1:
             raise InputError(
                 f"{spec.data.structures} structures do not fill one step of {spec.optim.batch_structures}."
@@ -104,7 +111,9 @@ class ForceField:
 
     @cached_property
     def epochs(self) -> Epochs:
-        return Epochs(len(self.train), self.spec.data.structures, self.spec.seed)
+        by_molecule = self.spec.data.subset == "molecules"
+        groups = self.train.group if by_molecule else None
+        return Epochs(len(self.train), self.spec.data.structures, self.spec.seed, groups)
 
     def order(self, epoch: int) -> np.ndarray:
         """Training structures in the order of an epoch. The first epoch of a smaller run is a prefix of a larger's."""
@@ -162,7 +171,7 @@ class ForceField:
     def predict(self, model: Potential, graph: AtomGraph, *, create_graph: bool = False) -> Prediction:
         """As the run sees structures: in its precision and its frames; float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bf16"):
-            prediction = predict(model, graph, create_graph=create_graph)
+            prediction = predict(model, graph, create_graph=create_graph, frames=self.spec.frames)
         return prediction.to(dtype=torch.float32)
 
     def structures(self, batch: Batch) -> int:

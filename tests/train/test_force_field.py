@@ -14,6 +14,7 @@ from equiscale.data.store import Store
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
 from equiscale.graph import Prediction, build_graph
+from equiscale.train.epochs import by_molecule
 from equiscale.train.force_field import Batch, ForceField, cut, edges_at_most, rotated
 from equiscale.train.loop import train_step
 from equiscale.train.loss import per_structure
@@ -153,6 +154,46 @@ def test_epochs_see_every_structure_once_in_another_order(store):
     assert len({tuple(o) for o in orders}) == 3
     seen = [b.graph.numbers for step in range(task.spec.steps) for b in task.micro_batches(step)]
     assert sum(len(x) for x in seen) == 3 * task.train.sizes[task.order(0)].sum()
+
+
+def test_a_subset_of_molecules_holds_whole_ones(store):
+    """All conformers of few molecules, nested, the last one cut; every epoch shuffles exactly these."""
+    chosen = {}
+    for count in (4, 10, 12, 32):
+        task = ForceField.of(tiny_spec(structures=count, epochs=2, subset="molecules"), store)
+        orders = [task.order(epoch).tolist() for epoch in (0, 1)]
+        assert len(set(orders[0])) == count
+        assert sorted(orders[0]) == sorted(orders[1])
+        assert count == 4 or orders[0] != orders[1]
+        chosen[count] = set(orders[0])
+        sizes = np.bincount(task.train.group[orders[0]])
+        whole = np.bincount(task.train.group)
+        assert sorted(sizes[sizes > 0]) == sorted([4] * (count // 4) + [count % 4] * (count % 4 > 0))
+        assert sum(0 < a < b for a, b in zip(sizes, whole)) == (count % 4 > 0)
+        seen = [n for step in range(task.spec.steps_per_epoch) for b in task.micro_batches(step) for n in b.graph.size]
+        assert sum(map(int, seen)) == task.unique_atoms(task.spec.steps) == task.train.sizes[orders[0]].sum()
+    assert chosen[4] < chosen[10] < chosen[12] < chosen[32]
+    other = ForceField.of(tiny_spec(structures=12, subset="molecules", seed=1), store)
+    assert set(other.order(0).tolist()) != chosen[12]
+
+
+def test_a_subset_of_structures_is_what_it_was(store):
+    """The order of published runs, written out: NumPy's permutation and its prefix, later epochs shuffled anew."""
+    task = ForceField.of(tiny_spec(structures=12, epochs=2, seed=4), store)
+    first = np.random.default_rng([4, 1]).permutation(32)[:12]
+    assert np.array_equal(task.order(0), first)
+    assert np.array_equal(task.order(1), np.random.default_rng([4, 1, 1]).permutation(first))
+    assert tiny_spec(subset="structures").key == tiny_spec().key != tiny_spec(subset="molecules").key
+
+
+def test_the_order_of_molecules_does_not_know_their_numbers():
+    """A packed store numbers molecules by hashes of their names, another by their place: the same ones are chosen."""
+    groups = np.random.default_rng(0).integers(20, size=100)
+    hashes = np.random.default_rng(1).integers(2**60, size=20)
+    assert np.array_equal(by_molecule(groups, 3), by_molecule(hashes[groups], 3))
+    assert sorted(by_molecule(groups, 3)) == list(range(100))
+    firsts = {groups[by_molecule(groups, seed)[0]] for seed in range(200)}
+    assert len(firsts) > 15  # any molecule may come first
 
 
 def test_unique_atoms_stop_growing_after_the_first_epoch(store):

@@ -32,7 +32,8 @@ def packed(folder, store: Store, **options) -> Packed:
 
 
 @pytest.mark.parametrize("where", ["in memory", "from the files"])
-@pytest.mark.parametrize("fields", [{}, {"epochs": 2, "augment": True, "atom_budget": 8}])
+@pytest.mark.parametrize("fields", [{}, {"epochs": 2, "augment": True, "atom_budget": 8},
+                                    {"structures": 10, "epochs": 2, "subset": "molecules"}])  # fmt: skip
 def test_a_packed_copy_trains_the_same_run(tmp_path, monkeypatch, where, fields):
     if where == "from the files":
         monkeypatch.setattr(force_field, "IN_MEMORY", 0)
@@ -45,6 +46,15 @@ def test_a_packed_copy_trains_the_same_run(tmp_path, monkeypatch, where, fields)
     assert train(spec, data, tmp_path / "b").without_clock() == plain
     losses = [load_losses(tmp_path / folder, [spec.key])[spec.key] for folder in ("a", "b")]
     assert np.array_equal(losses[0]["molecules"], losses[1]["molecules"])
+
+
+def test_a_subset_by_molecules_of_a_very_large_set_is_refused(tmp_path, monkeypatch):
+    """Its molecules are ordered in memory; in one sentence, before anything is read."""
+    data = packed(tmp_path / "packed", tiny_store())
+    monkeypatch.setattr(force_field, "SHUFFLED_AT_ONCE", 31)
+    with pytest.raises(InputError, match="ordered in memory, of at most 31"):
+        ForceField.of(tiny_spec(structures=10, subset="molecules"), data)
+    ForceField.of(tiny_spec(structures=10), data)
 
 
 def test_orders_of_large_sets(monkeypatch):
