@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equiscale.errors import InputError, need
-from equiscale.run import DataSpec, OptimSpec, RunSpec, load
+from equiscale.run import DataSpec, OptimSpec, Remedy, RunSpec, load
 from equiscale.study import told
 
 FOREIGN = 1.0
@@ -61,6 +61,7 @@ def fine_tune(
         # At its own width as the base every width factor is 1: the rate is what was asked for.
         OptimSpec(learning_rate=rate, base_width=model.width, batch_structures=batch),
         seed=seed,
+        remedy=None if origin.frames == "none" else Remedy(frames=origin.frames),
     )
     warm = max(1, min(100, spec.steps // 10))
     spec = started(replace(spec, optim=replace(spec.optim, warmup_steps=warm)), origin, refit=refit)

@@ -8,8 +8,9 @@ import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,13 +24,21 @@ from equiscale.files import write_atomically
 from equiscale.graph import AtomGraph, Prediction, sum_by
 from equiscale.models import ModelConfig
 from equiscale.models.base import Potential, graph_for
+from equiscale.symmetry.frames import framed
+
+FrameKind = Literal["none", "canonical", "average", "average8"]
 
 
-def predict(potential: Potential, graph: AtomGraph, *, create_graph: bool = False) -> Prediction:
+def predict(
+    potential: Potential, graph: AtomGraph, *, create_graph: bool = False, frames: FrameKind = "none"
+) -> Prediction:
     """Energies per structure, and forces per atom from the head if there is one, else minus the energy's gradient.
 
     In the potential's own (normalised) units. ``create_graph`` keeps what a loss on conservative forces needs.
+    ``frames``: the potential sees structures along their principal axes (``equiscale.symmetry.frames``).
     """
+    if frames != "none":
+        return framed(partial(predict, potential, create_graph=create_graph), graph, frames)
     if potential.config.forces == "direct":
         out = potential(graph)
         assert out.force is not None
@@ -53,6 +62,7 @@ class TrainedPotential:
     potential: Potential
     model: ModelConfig
     references: References
+    frames: FrameKind = "none"  # that it sees structures in, and was trained in
 
     def __call__(self, structures: Store | Sequence[Structure]) -> Prediction:
         """Total energies (eV, float64) per structure and forces (eV/Å, float64) per atom; labels are not looked at.
@@ -63,11 +73,13 @@ class TrainedPotential:
         if not isinstance(store, Store):
             store = Store.from_structures([replace(s, energy=0.0, forces=np.zeros((len(s), 3))) for s in structures])
         self.refuse_unknown(store.elements)
+        if self.frames != "none" and store.cell is not None and store.cell.any():
+            raise InputError("this potential sees structures along their principal axes: it takes molecules, no cells.")
         weight = next(self.potential.parameters())
         graph = graph_for(self.model, store, dtype=weight.dtype, device=weight.device)
         inference = torch.no_grad() if self.model.forces == "direct" else torch.enable_grad()
         with inference:
-            out = predict(self.potential, graph)
+            out = predict(self.potential, graph, frames=self.frames)
         energy, forces = self.references.denormalise(
             store,
             out.energy.detach().double().cpu().numpy(),
@@ -94,6 +106,8 @@ class TrainedPotential:
     def content_hash(self) -> str:
         """SHA-256 over config, references and every tensor by name: what a run that starts from it is named after."""
         about = canonical(ModelConfig, self.model) + json.dumps(self.references.to_dict(), sort_keys=True)
+        if self.frames != "none":  # as with specs: what came later is left out where it is not used
+            about += self.frames
         digest = hashlib.sha256(about.encode())
         for name, tensor in sorted(self.potential.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -111,6 +125,8 @@ class TrainedPotential:
             "dtype": str(next(self.potential.parameters()).dtype).removeprefix("torch."),
             "units": "eV, angstrom",
         }
+        if self.frames != "none":
+            about["frames"] = self.frames
         write_atomically(folder / "potential.json", json.dumps(about, indent=1).encode())
 
     @staticmethod
@@ -135,13 +151,16 @@ class TrainedPotential:
             references = References.from_dict(about["references"])
             potential = model.build().to(getattr(torch, about["dtype"]))
             potential.load_state_dict(state)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            frames = about.get("frames", "none")
+            if frames not in get_args(FrameKind):
+                raise ValueError(frames)
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{folder}: potential.json and weights.pt do not describe one potential ({type(error).__name__}): "
                 "copy the folder again, or train the run again."
             ) from None
         potential = potential.to(device, None if dtype is None else getattr(torch, dtype))
-        return TrainedPotential(potential.eval(), model, references)
+        return TrainedPotential(potential.eval(), model, references, frames)
 
 
 def _checkpoint(path: Path) -> Path:

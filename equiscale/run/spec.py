@@ -183,7 +183,7 @@ class RunSpec:
         return 1 if self.remedy is None else self.remedy.passes
 
     @property
-    def frames(self) -> str:
+    def frames(self) -> Literal["none", "canonical", "average", "average8"]:
         return "none" if self.remedy is None else self.remedy.frames
 
     @property

@@ -184,7 +184,7 @@ def finish(
     )
     write_log(folder / f"{spec.key}.curve.parquet", state.columns, state.log)
     if status != "diverged":
-        TrainedPotential(model, spec.model, task.references).save(checkpoint_path(folder, spec.key))
+        TrainedPotential(model, spec.model, task.references, spec.frames).save(checkpoint_path(folder, spec.key))
     else:
         shutil.rmtree(checkpoint_path(folder, spec.key), ignore_errors=True)
     return RunRecord(

@@ -21,6 +21,14 @@ MAKE_REFERENCES = ("references", "table", "scale")
 """Fields of a run's data that say how references and σ are made: a run that starts from weights has theirs."""
 
 
+FRAMES = {
+    "none": "without frames",
+    "canonical": "in canonical frames",
+    "average": "in four frames",
+    "average8": "in eight frames",
+}
+
+
 def started(spec: RunSpec, origin: TrainedPotential, *, refit: bool = False) -> RunSpec:
     """The spec of a run that begins with the weights of ``origin``; ``refit``: with references of its own data."""
     return replace(spec, start=Start(origin.content_hash, "data" if refit else "checkpoint"))
@@ -87,6 +95,11 @@ def copied(origin: TrainedPotential, potential: Potential, spec: RunSpec) -> lis
     InputError where the two are not one architecture of one size, where the checkpoint lacks a tensor, or where the
     spec asks for references of its own.
     """
+    if spec.frames != origin.frames:
+        asked, had = FRAMES[spec.frames], FRAMES[origin.frames]
+        raise InputError(
+            f"the checkpoint was trained {had} and the run is to be {asked}: a run keeps what it starts from."
+        )
     refuse_other(origin.model, spec)
     theirs, ours = origin.potential.state_dict(), potential.state_dict()
     if missing := sorted(set(ours) - set(theirs)):
