@@ -94,10 +94,12 @@ def missing(shown: list[str], printed: list[str]) -> str | None:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the records that the pages work on and the law of one's own that they write."""
+    """A folder with the records that the pages work on and the files that they write."""
     (tmp_path / "results").symlink_to(ROOT / "results")
-    (own,) = re.findall(r'^```python title="mine.py"\n(.*?)^```$', (ROOT / "docs/laws.md").read_text(), re.M | re.S)
-    (tmp_path / "mine.py").write_text(own)
+    titled = re.findall(r'^```\w+ title="(.*?)"\n(.*?)^```$', (ROOT / "docs/laws.md").read_text(), re.M | re.S)
+    assert {name for name, _ in titled} == {"mine.py", "averages.csv"}
+    for name, text in titled:
+        (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -257,6 +257,8 @@ def _verdict(
         else:
             told = main.alpha.distinguishable
             verdict = ("steeper" if change > 0 else "flatter") if told else "not distinguishable"
+            if told and main.given and spread[0] < 0 < spread[1]:
+                verdict += " there, but the sign hangs on L_D, which the rungs leave open: no change is shown"
             out.append(
                 f"With {how} the exponent changes by {change:+.2g} [{span.low:+.2g}, {span.high:+.2g}]: {verdict}."
             )

@@ -102,6 +102,16 @@ def test_a_pair_of_floors_is_one_for_each_loss() -> None:
     assert found.given[1].alpha.difference.value > 0.01  # one L_D for both mistakes a lower floor for a steeper law
 
 
+def test_no_change_is_claimed_from_a_floor_that_the_rungs_leave_open() -> None:
+    """Half a per cent of noise that both losses share: with .223 the change is 'significant', and it is not there."""
+    u = 0.006 * np.random.default_rng(5).normal(size=len(SIZES))
+    term = A * SIZES**-ALPHA
+    found = size_exponent(SIZES, (TRUE + term) * np.exp(u), (TRUE + 0.9 * term) * np.exp(u), floors=(PRINTED,))
+    assert found.given[0].alpha.distinguishable
+    assert found.spread[0] < 0 < found.spread[1]
+    assert "no change is shown" in found.text
+
+
 def test_refusals_are_one_sentence() -> None:
     loss, averaged = rungs()
     with pytest.raises(ValueError, match="not below the least loss of the average"):
