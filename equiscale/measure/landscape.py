@@ -34,7 +34,7 @@ from equiscale.symmetry.groups import SO3
 from equiscale.symmetry.head import HeadForm, closed_form
 from equiscale.symmetry.hessian import DENSE_UP_TO, Losses, Spectrum, axes, extremes, hessians, spectrum
 from equiscale.symmetry.parts import parts
-from equiscale.symmetry.plane import Plane, plane, random_axes
+from equiscale.symmetry.plane import Plane, check_grid, plane, random_axes
 
 LOSSES = ("total", "mean", "equiv")
 HEADS = (r"^direction\.", r"^direction\.out\.", r"^force\.", r"^force\.2\.", r"^energy\.", r"^energy\.2\.")
@@ -230,12 +230,13 @@ def landscape(
             f"this {model.kind} is equivariant by construction: its L_equiv is zero, L is L_mean, and there are no two "
             "landscapes to compare."
         )
+    check_grid(1.0 if step is None else step, points)  # before anything long
     trained.refuse_unknown(structures.elements)
     names = chosen(trained.potential, parameters, not lanczos)
     losses = ForceLosses(trained, structures, names, rotations_of(rotations), seed)
     at, count = losses.at, losses.drawn.elements.shape[1]
     norm = float(at.norm())
-    step = step or 0.01 * norm
+    step = 0.01 * norm if step is None else step
     if not step > 0:
         raise InputError("the parameters are all zero: give the step of the grid.")
     live(f"Hessians by {len(at)} parameters")

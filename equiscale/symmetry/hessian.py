@@ -130,7 +130,7 @@ class Spectrum:
     def negative_mass(self) -> float | None:
         """Σ |λ < 0| / Σ |λ| on the range: 0 for a convex loss."""
         total = np.abs(self.range).sum()
-        return float(-self.range[self.range < 0].sum() / total) if self.complete and total else None
+        return float(np.abs(self.range[self.range < 0]).sum() / total) if self.complete and total else None
 
     @property
     def naive_ratio(self) -> float | None:

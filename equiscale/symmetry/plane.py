@@ -85,6 +85,14 @@ def random_axes(n: int, rng: np.random.Generator) -> Float[np.ndarray, "2 n"]:
     return np.linalg.qr(rng.normal(size=(n, 2)))[0].T
 
 
+def check_grid(step: float, points: int) -> None:
+    """InputError where there is no such grid."""
+    if points < 3 or points % 2 == 0:
+        raise InputError(f"a grid has an odd number of points, 3 or more, not {points}.")
+    if not step > 0:
+        raise InputError(f"the step of a grid is a positive number, not {step:g}.")
+
+
 def plane(
     losses: Losses,
     at: Float[Tensor, " n"],
@@ -93,10 +101,7 @@ def plane(
     points: int = 21,
 ) -> Plane:
     """The losses at points × points parameters around ``at``, ``step`` apart along two directions."""
-    if points < 3 or points % 2 == 0:
-        raise InputError(f"a grid has an odd number of points, 3 or more, not {points}.")
-    if not step > 0:
-        raise InputError(f"the step of a grid is a positive number, not {step:g}.")
+    check_grid(step, points)
     steps = step * (np.arange(points) - points // 2)
     a, b = np.meshgrid(steps, steps, indexing="ij")
     at = at.detach().double()
