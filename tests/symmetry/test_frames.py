@@ -12,12 +12,13 @@ import torch
 from ase import Atoms
 from models.test_contract import made
 from molecules import crystal, random_molecules
-from runs import tiny_spec, tiny_store
+from runs import structures, tiny_spec, tiny_store, write_extxyz
 
 from equiscale.calculator import Calculator
 from equiscale.data.orientation import haar
 from equiscale.data.structure import Structure
 from equiscale.errors import InputError
+from equiscale.fine_tune import fine_tune
 from equiscale.models import EGNNConfig, MPNNConfig, TransformerConfig
 from equiscale.models.base import graph_for
 from equiscale.predict import TrainedPotential, predict
@@ -192,7 +193,7 @@ def store():
 def spec_of(kind: str, forces: str = "direct", **fields):
     spec = tiny_spec(remedy=Remedy(frames=kind), structures=16, **fields)
     envelope = "polynomial" if forces == "conservative" else "none"
-    return replace(spec, model=replace(spec.model, forces=forces, envelope=envelope))
+    return replace(spec, model=replace(spec.model, forces=forces, envelope=envelope, cutoff=8.0))
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +268,15 @@ def test_a_run_that_starts_from_frames_keeps_them(trained_in):
             copied(origin, spec.model.build(), replace(spec, remedy=other))
     with pytest.raises(InputError, match="trained without frames and the run is to be in four frames"):
         copied(replace(origin, frames="none"), spec.model.build(), spec)
+
+
+def test_fine_tuning_keeps_the_frames(trained_in, tmp_path):
+    """From the checkpoint's folder to a checkpoint of the same frames, with nothing to be asked for."""
+    data = write_extxyz(tmp_path / "data.xyz", structures(44))
+    fine_tune(trained_in("average")[0], str(data), tmp_path / "out", structures=8, keys={"group_key": "group"})
+    (record,) = (tmp_path / "out").glob("*.json")
+    assert load(record).spec.frames == "average"
+    assert TrainedPotential.load(record).frames == "average"
 
 
 @pytest.mark.parametrize(("kind", "passes"), [("canonical", 1), ("average", 4), ("average8", 8)])
