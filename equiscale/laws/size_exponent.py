@@ -7,7 +7,7 @@ B D^-beta = .255. So alpha is shown with L_D given, with L_D fitted, and as a fu
     profile      sum (ln L - ln law)^2 at its least for each L_D; allowed is where it stays below the F quantile of one
                  parameter, with as many degrees of freedom as rungs beyond three
     intervals    both losses refitted to the same simulated rungs (`paired`): of 100 studies each, 5 to 8 rungs, 95 %
-                 intervals of the difference held in 93 to 96 %, with L_D given or fitted
+                 intervals of the difference held in 93 to 99 %, with L_D given or fitted
 
 One L_D for both losses, as the paper has it, is an assumption: averaging may lower it, too.
 """
