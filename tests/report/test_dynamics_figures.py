@@ -9,7 +9,7 @@ import pytest
 import tracked
 
 from equiscale.report import dynamics_figures, style
-from equiscale.report.drawing import Band, Line, Points, extent
+from equiscale.report.drawing import Band, Line, Points, absent, extent
 from equiscale.report.one_figure import write_figure
 from equiscale.report.tracks import gradient_correlation, head_correlation, tracks_of
 
@@ -154,3 +154,20 @@ def test_variants_of_one_size_share_a_panel_and_are_told_apart():
     both = dynamics_figures.percent(tracks_of(tracked.remedies()))
     assert len(both.panels) == 5
     assert style.name_of("mpnn 4 frames") in [p.title for p in both.panels]
+
+
+def test_the_page_has_the_section_where_runs_were_tracked(full, study):
+    """Catches a page of an untracked study that has an empty section, and a table with other numbers than the dips."""
+    from equiscale.report.dynamics_tables import symmetry_ends
+    from equiscale.report.material import Material
+    from equiscale.report.page import render
+
+    nothing = {"summary": absent("summary", "Summary", "not drawn here.")}
+    drawn = nothing | {d.id: d for d in (dynamics_figures.percent(study), dynamics_figures.parts(study))}
+    tracked_page = render(Material.of(*full, study), drawn)
+    assert 'id="broken-symmetry"' in tracked_page
+    assert all(f'id="{name}"' in tracked_page for name in ("figure-symmetry-percent", "table-symmetry-ends"))
+    assert "broken-symmetry" not in render(Material.of(*full), nothing)
+    first = symmetry_ends(study).rows[0]
+    assert first[3].text == style.number(study[0].dip.last, 2)
+    assert "step 200" in first[7].aside
