@@ -24,7 +24,7 @@ from equiscale.errors import InputError
 from equiscale.graph import AtomGraph, Prediction
 from equiscale.measure.structures import choose
 from equiscale.models.base import Potential, graph_for
-from equiscale.predict import TrainedPotential, predict
+from equiscale.predict import FrameKind, TrainedPotential, predict
 from equiscale.symmetry.designs import Draws, Random, Sampler
 from equiscale.symmetry.designs import sampler as design
 from equiscale.symmetry.elements import Elements
@@ -87,12 +87,12 @@ class Landscape:
 class _Predicting(nn.Module):
     """``predict`` as a module, so that its parameters can be replaced."""
 
-    def __init__(self, potential: Potential):
+    def __init__(self, potential: Potential, frames: FrameKind):
         super().__init__()
-        self.potential = potential
+        self.potential, self.frames = potential, frames
 
     def forward(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        out = predict(self.potential, graph, create_graph=torch.is_grad_enabled())
+        out = predict(self.potential, graph, create_graph=torch.is_grad_enabled(), frames=self.frames)
         return out.energy, out.forces
 
 
@@ -103,7 +103,7 @@ class ForceLosses:
                  seed: int = 0):  # fmt: skip
         weight = next(trained.potential.parameters())
         potential = copy.deepcopy(trained.potential).double().eval().requires_grad_(False)
-        self._predicting = _Predicting(potential)
+        self._predicting = _Predicting(potential, trained.frames)
         self._names = names
         own = dict(potential.named_parameters())
         self._shapes = [own[name].shape for name in names]

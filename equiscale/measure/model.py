@@ -106,7 +106,7 @@ class Checkpoint:
         weight = next(trained.potential.parameters())
         graph = graph_for(trained.model, structures, dtype=weight.dtype, device=weight.device)
         with torch.set_grad_enabled(trained.model.forces != "direct"):
-            out = twisted_predictions(partial(predict, trained.potential), graph, g)
+            out = twisted_predictions(partial(predict, trained.potential, frames=trained.frames), graph, g)
         energy, forces = (x.detach().double().cpu().numpy() for x in (out.energy, out.forces))
         return Predicted(*trained.references.denormalise(structures, energy, forces))
 
