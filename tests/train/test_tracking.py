@@ -183,7 +183,7 @@ def test_gradients_are_unbiased(store):
     mean, equiv = of(Elements(drawn.matrix.swapaxes(0, 1)), unbiased=False)
     truth = np.array([mean @ mean, equiv @ equiv, mean @ equiv])
     rng = np.random.default_rng(7)
-    looks = np.array([products(task, model, tracking, rng) for _ in range(150)])
+    looks = np.array([products(task, model, tracking, rng) for _ in range(100)])
     off = (looks.mean(0) - truth) / (looks.std(0) / math.sqrt(len(looks)))
     assert np.abs(off).max() < 4
     naive = [of(SO3().sample(rng, 2, 2), unbiased=True) for _ in range(60)]
