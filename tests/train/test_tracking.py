@@ -183,10 +183,10 @@ def test_gradients_are_unbiased(store):
     mean, equiv = of(Elements(drawn.matrix.swapaxes(0, 1)), unbiased=False)
     truth = np.array([mean @ mean, equiv @ equiv, mean @ equiv])
     rng = np.random.default_rng(7)
-    looks = np.array([products(task, model, tracking, rng) for _ in range(100)])
+    looks = np.array([products(task, model, tracking, rng) for _ in range(500)])
     off = (looks.mean(0) - truth) / (looks.std(0) / math.sqrt(len(looks)))
     assert np.abs(off).max() < 4
-    naive = [of(SO3().sample(rng, 2, 2), unbiased=True) for _ in range(60)]
+    naive = [of(SO3().sample(rng, 2, 2), unbiased=True) for _ in range(150)]
     squares = np.array([[a @ a, b @ b, a @ b] for a, b in naive])
     assert np.abs((squares.mean(0) - truth) / (squares.std(0) / math.sqrt(len(squares)))).min() > 3
 
