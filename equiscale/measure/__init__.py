@@ -3,5 +3,5 @@
 model        what is measured, behind one protocol: a checkpoint, an ASE calculator, a Python function
 structures   a subset spread over any data             moves   the elements that structures are moved by
 decompose    batches of twisted predictions -> found   the parts of the loss, and all else that turns
-text         tables in words
+wrappers     test-time averages, as models           text    tables in words
 """
