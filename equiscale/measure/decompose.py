@@ -16,12 +16,13 @@ from equiscale.errors import InputError
 from equiscale.evaluate.compare import SIZES
 from equiscale.measure.found import Average, Found, Part, extremes, figure, part_of
 from equiscale.measure.model import Checkpoint, Failed, Model, Predicted
-from equiscale.measure.moves import Moves, drawn, refuse_variant
+from equiscale.measure.moves import Moves, drawn
 from equiscale.measure.structures import Chosen
 from equiscale.symmetry.degrees import Powers, degrees, powers
 from equiscale.symmetry.designs import Coset, Draws, Quadrature, Random, Sampler, degree, sampler
 from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.estimate import Samples, averages, estimate, estimator
+from equiscale.symmetry.invariance import refuse_variant
 from equiscale.symmetry.lie import ANGLE, Derivatives, derivatives, roughness
 from equiscale.symmetry.losses import ForceNorm, Loss, SquaredForce, named
 
@@ -62,7 +63,7 @@ class _Measurement:
         self.loss = named(options.loss, sigma) if isinstance(options.loss, str) else options.loss
         self.sampler = sampler(options.sampler) if isinstance(options.sampler, str) else options.sampler
         self.labelled = set(self.loss.outputs) <= chosen.labels
-        refuse_variant(self.loss, options.moves)
+        refuse_variant(self.loss, options.moves.group(4))
         if not (self.labelled or self.loss.squared):
             raise InputError(
                 f"{chosen.where}: the {self.loss.name} loss needs labels of {' and '.join(self.loss.outputs)}: take "

@@ -19,6 +19,7 @@ from equiscale.models.base import graph_for
 from equiscale.predict import TrainedPotential, predict
 from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.graphs import turn_store, twisted_predictions
+from equiscale.symmetry.invariance import refuse_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +79,7 @@ class Checkpoint:
     """A trained potential of ours. Copies keep their structure's edges: see ``symmetry.graphs``."""
 
     def __init__(self, trained: TrainedPotential):
-        if trained.potential.training:
-            raise InputError(
-                "the potential is in training mode, where dropout changes what it predicts: call potential.eval()."
-            )
+        refuse_training(trained.potential)
         self.trained = trained
 
     @property

@@ -219,7 +219,7 @@ class Dropout(torch.nn.Module):
 
 
 REFUSED = {
-    "a loss that turns": (lambda: found(Field(), loss=Componentwise()), "component-mae changes by"),
+    "a loss that turns": (lambda: found(Field(), loss=Componentwise()), "component-mae loss changes by"),
     "training": (lambda: as_model(_in_training()), "in training mode"),
     "training of another": (lambda: as_model(Dropout()), "in training mode"),
     "one rotation": (lambda: found(Field(), sampler="random:1"), "one rotation"),
