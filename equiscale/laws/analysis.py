@@ -81,7 +81,7 @@ def analyse(
         pairs=pairs,
         trivial=_trivial(facts, validation),
         atoms_per_structure=float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else float("nan"),
-        warnings=_warnings(found, len(names)),
+        warnings=_warnings(found, len(names)) + shared_devices(facts),
     )
 
 
@@ -104,6 +104,16 @@ def _warnings(found: Mapping[str, Architecture], count: int) -> tuple[str, ...]:
             "the architectures' largest compute differs more than tenfold: compare them where both have records."
         )
     return tuple(out)
+
+
+def shared_devices(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is said of runs that trained beside others on one device: their H_train is missing from the table."""
+    final = (facts.get("final") or {}).values()
+    count = sum(isinstance(run, Mapping) and bool(run.get("shared_device")) for run in final)
+    if not count:
+        return ()
+    runs = f"{count} run{' shared its' if count == 1 else 's shared their'} device with others"
+    return (f"{runs}: no law in hours has them.",)
 
 
 def _architecture(
@@ -225,19 +235,21 @@ def _frontiers(rows: Rows, found: Surface | None, settings: dict[str, Any], seed
     out = {}
     for cost in ("C", "C_executed", "H_train"):
         value = rows[cost].astype(float)
-        if not (np.isfinite(value) & (value > 0)).all():
+        known = np.isfinite(value) & (value > 0)
+        # Hours are missing of runs that were not timed or shared their device: the others' frontier stands without.
+        if not (known.any() if cost == "H_train" else known.all()):
             continue
         out[cost] = frontier(
-            value,
-            rows.y,
-            rows["width"],
-            rows["step"],
+            value[known],
+            rows.y[known],
+            rows["width"][known],
+            rows["step"][known],
             name=cost,
-            parameters=rows["N"],
+            parameters=rows["N"][known],
             selector=settings["selector"],
             floor=settings["floor"],
             objective=settings["objective"],
-            simulated=simulated,
+            simulated=None if simulated is None else simulated[:, known],
             interval_method=method,
         )
     return out

@@ -96,6 +96,7 @@ def rungs_of(rows: Rows) -> tuple[Rung, ...]:
         r = rows.where(rows["width"] == width)
         last = last_rows(r)
         n, d = float(np.median(r["N"])), r["D"]
+        hours, timed = r["H_train"] / d, np.isfinite(r["H_train"])
         per_atom = float(np.median(r["C"] / d))
         out.append(
             Rung(
@@ -105,11 +106,11 @@ def rungs_of(rows: Rows) -> tuple[Rung, ...]:
                 kappa=per_atom / (3 * n),
                 flops_per_atom=per_atom,
                 executed_per_atom=float(np.median(r["C_executed"] / d)),
-                hours_per_atom=float(np.median(r["H_train"] / d)),
+                hours_per_atom=float(np.median(hours[timed])) if timed.any() else float("nan"),
                 seeds=len(np.unique(r["run"])),
                 D_max=float(d.max()),
                 C_max=float(r["C"].max()),
-                H_max=float(r["H_train"].max()),
+                H_max=float(r["H_train"][timed].max()) if timed.any() else float("nan"),
                 loss=float(np.exp(np.log(r.y[last]).mean())),
             )
         )

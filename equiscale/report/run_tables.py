@@ -321,10 +321,6 @@ def warnings(material: Material) -> tuple[tuple[str, str], ...]:
         for frontier in laws.frontiers.values():
             if frontier.fit is not None:
                 found += [(name, w) for w in frontier.fit.warnings]
-    final = material.facts.get("final")
-    shared = [r for r in final.values() if isinstance(r, Mapping) and r.get("shared_device")] if final else []
-    if shared:
-        found.append(("study", f"{len(shared)} runs shared their device: their hours are unfit for a law."))
     if material.other is None:
         found.append(("study", f"Laws are fitted on one validation set only ({SETS.get(material.set, material.set)})."))
     return tuple(dict.fromkeys(found))

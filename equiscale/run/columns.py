@@ -87,8 +87,10 @@ def _about(record: RunRecord) -> dict[str, Any]:
 
 
 def _hours(record: RunRecord, steps: int) -> float:
-    """Of training alone, from the median step; nan where the rung was not timed."""
-    return math.nan if record.step_seconds is None else steps * record.step_seconds / 3600
+    """Of training alone, from the median step; nan where the rung was not timed, or the run shared its device."""
+    if record.step_seconds is None or record.shared_device:
+        return math.nan
+    return steps * record.step_seconds / 3600
 
 
 def _figures(point: SymmetryPoint | None) -> dict[str, float]:
