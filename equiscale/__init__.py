@@ -14,7 +14,7 @@ Six values flow down one path, and every chapter is one step on it:
     evaluate    errors of a trained rung              calculator  the rung in ASE     dynamics  energy conserved?
     measure     how symmetric a trained model is, ours or any ASE calculator
     run         RunSpec, RunRecord, the table         train    loss, optimiser, FLOPs, checkpoint, loop
-    ladder      Ladder, Study                         launch   local processes
+    ladder      Ladder, Study                         launch   where runs are trained
     laws        forms, fit, uncertainty, frontier, allocation (numpy and scipy only)
     report      figures and one self-contained page
     results     a study's folder                      facts    its table and analyses     progress  how far it is

@@ -8,7 +8,7 @@ from typing import Any
 
 from equiscale.errors import InputError, need
 from equiscale.ladder import Study, largest
-from equiscale.launch import local_processes
+from equiscale.launch import Launcher, Local
 from equiscale.laws import predict_largest
 from equiscale.progress import Board
 from equiscale.results import Results
@@ -38,7 +38,7 @@ def run_study(
     study: Study,
     results: Results,
     *,
-    workers: int,
+    launcher: Launcher,
     device: str = "cpu",
     say: Callable[[str], None],
     live: Callable[[str], None] = lambda text: None,
@@ -63,20 +63,20 @@ def run_study(
         untimed = _one_per_rung([run for run in runs if _timed_as(run, runs) not in timings], runs)
         if untimed:
             live("timing every rung alone …")
-            for event in local_processes(worker, [TimeAll(tuple(untimed))], 1):
+            for event in launcher(worker, [TimeAll(tuple(untimed))]):
                 if event.kind == "progress":
                     live(f"timing every rung alone: round {event.value[0] + 1} of 3, {event.value[1]}")
                 if event.kind == "done":
                     timings = results.add_timings(event.value)
         seconds = {run.key: timings[_timed_as(run, runs)]["step_seconds"] for run in runs}
-        board = Board(results, {run.key: run for run in missing}, seconds, workers, say, live)
+        board = Board(results, {run.key: run for run in missing}, seconds, launcher.workers, say, live)
         last = {run.key for run in largest(runs)}
-        shared = device != "cpu" and workers > 1
+        shared = device != "cpu" and launcher.workers > 1
 
         def climb(chosen: list[RunSpec]) -> None:
             chosen = sorted(chosen, key=lambda run: -seconds[run.key] * run.steps)
             items = [TrainOne(run, seconds[run.key], shared) for run in chosen]
-            for event in local_processes(worker, items, workers):
+            for event in launcher(worker, items):
                 board.on(event)
 
         try:
@@ -117,7 +117,7 @@ def retime(results: Results, *, device: str = "cpu", ahead: bool | None = None, 
     runs = [r.spec for r in records]
     worker = Worker(results.folder, device, ahead=ahead)
     with results.alone():
-        for event in local_processes(worker, [TimeAll(tuple(_one_per_rung(runs, runs)))], 1):
+        for event in Local(1)(worker, [TimeAll(tuple(_one_per_rung(runs, runs)))]):
             if event.kind == "progress":
                 live(f"timing every rung alone: round {event.value[0] + 1} of 3, {event.value[1]}")
             if event.kind == "done":

@@ -10,7 +10,7 @@ import numpy as np
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.ladder import Ladder, Study
-from equiscale.launch import local_processes
+from equiscale.launch import Launcher
 from equiscale.results import Results
 from equiscale.run import EvalSpec, RunSpec, load, resolved
 from equiscale.study import data_hashes
@@ -23,7 +23,7 @@ def tune(
     study: Study,
     results: Results,
     *,
-    workers: int,
+    launcher: Launcher,
     device: str,
     say: Callable[[str], None],
     live: Callable[[str], None],
@@ -46,7 +46,7 @@ def tune(
         for kind, ladder in ladders.items()
     }
     timings: dict[str, Any] = {}
-    for event in local_processes(worker, [TimeAll(tuple(probes.values()))], 1):
+    for event in launcher(worker, [TimeAll(tuple(probes.values()))]):
         if event.kind == "done":
             timings = event.value
 
@@ -59,7 +59,7 @@ def tune(
 
     def climb(specs: list[RunSpec]) -> None:
         todo = [s for s in specs if not (folder / f"{s.key}.json").exists()]
-        for event in local_processes(worker, [TrainOne(s) for s in todo], workers):
+        for event in launcher(worker, [TrainOne(s) for s in todo]):
             if event.kind == "progress":
                 live(f"tuning {event.item}: step {event.value.step} of {event.value.steps}")
             if event.kind == "done":

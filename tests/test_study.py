@@ -171,7 +171,7 @@ def in_process(monkeypatch):
             yield Event("started", item)
             yield Event("done", item, work(item, lambda value: None))
 
-    monkeypatch.setattr("equiscale.study.local_processes", here)
+    monkeypatch.setattr("equiscale.launch.local.local_processes", here)
     monkeypatch.setattr("equiscale.dry_run.local_processes", here)
 
 

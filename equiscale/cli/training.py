@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from equiscale.cli.arguments import add_results, command, results_of
 from equiscale.cli.laws import write_report
+from equiscale.cli.runs import emit
 from equiscale.cli.terminal import live, say, terminate_like_interrupt
+from equiscale.errors import InputError
 
 if TYPE_CHECKING:
     from equiscale.cli.arguments import Commands
@@ -28,6 +30,7 @@ def add(commands: "Commands") -> None:
     dry = command(commands, "dry-run", _dry_run, "what a study will cost, before anything is trained")
     _add_study(dry)
     dry.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    _add_probe(dry)
     run = command(commands, "run", _run, "train a study, or what is missing of it; ends with the report")
     _add_study(run)
     _add_running(run)
@@ -41,6 +44,21 @@ def add(commands: "Commands") -> None:
     add_results(command(commands, "status", _status, "how far a study is"))
 
 
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="a few steps of each ladder's smallest and largest rung on the device: memory, hours, what does not fit",
+    )
+    parser.add_argument("--device", default="cpu", help="of the probe: cpu or cuda")
+    parser.add_argument("--all", action="store_true", help="probe every rung")
+    parser.add_argument("--again", action="store_true", help="probe again what is kept in the results folder")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="plan with so much, not with what the device has")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="of the probe: JSON alone, or to FILE beside the text"
+    )
+
+
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", type=Path, help="a Python file that sets STUDY")
     parser.add_argument("--results", type=Path, help="results folder (default: results/<name of the study>)")
@@ -49,6 +67,12 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--on",
+        default="local",
+        metavar="ENGINE",
+        help="local (default), ray or ray://ADDRESS (a Ray cluster), slurm (a job array)",
+    )
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
@@ -69,11 +93,13 @@ def _open(a: argparse.Namespace) -> "tuple[Study, Results]":
 
 
 def _tune(a: argparse.Namespace) -> None:
+    from equiscale.launch import chosen
     from equiscale.tune import tune
 
+    launcher = chosen(a.on, a.workers)
     study, results = _open(a)
     terminate_like_interrupt()
-    print(tune(study, results, workers=a.workers, device=a.device, say=say, live=live))
+    print(tune(study, results, launcher=launcher, device=a.device, say=say, live=live))
 
 
 def _train(a: argparse.Namespace) -> None:
@@ -94,22 +120,43 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _dry_run(a: argparse.Namespace) -> None:
-    from equiscale.dry_run import dry_run
+    from equiscale.dry_run import dry_run, probe
 
     study, results = _open(a)
+    if a.probe:
+        terminate_like_interrupt()
+        found = probe(
+            study,
+            results,
+            workers=a.workers,
+            device=a.device,
+            everything=a.all,
+            again=a.again,
+            memory=a.memory,
+            say=say if a.json != "-" else lambda text: None,
+            live=live if a.json != "-" else lambda text: None,
+        )
+        emit(a, found.text(), found.to_dict())
+        return
+    if alone := [f"--{n}" for n in ("all", "again", "memory", "json") if getattr(a, n) not in (None, False)]:
+        raise InputError(f"{alone[0]} is of a probe: give --probe, too.")
+    if a.device != "cpu":
+        raise InputError("a plain dry run times steps on the processor: for another device give --probe, too.")
     print(dry_run(study, results, a.workers, live))
 
 
 def _run(a: argparse.Namespace) -> None:
+    from equiscale.launch import chosen
     from equiscale.study import run_study
 
+    launcher = chosen(a.on, a.workers)
     study, results = _open(a)
     terminate_like_interrupt()
     page = results.folder / "report.html"
     trained = run_study(
         study,
         results,
-        workers=a.workers,
+        launcher=launcher,
         device=a.device,
         say=say,
         live=live,

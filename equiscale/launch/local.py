@@ -1,8 +1,4 @@
-"""Where runs are trained: local processes, one thread each, that never outlive their parent.
-
-A launcher maps a function over items and yields events as they come, in any order. The function is given, so this
-chapter knows no training. An item is started again when its process dies; the function resumes by itself.
-"""
+"""Local processes, one thread each, that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -14,32 +10,23 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from equiscale.errors import InputError
-
-RETRIES = 5
-"""How often an item is started again after its process died."""
-
-
-class Stopped(Exception):
-    """Raised inside the function by ``tell`` when the launcher was asked to stop; whatever was saved is kept."""
+from equiscale.launch.events import RETRIES, Event, Stopped, Work
 
 
 @dataclass(frozen=True)
-class Event:
-    """``kind``: "started", "progress" (``value``: what the function told), "done" (its result), "died" (why)."""
+class Local:
+    """The default launcher: processes of this machine."""
 
-    kind: str
-    item: Any
-    value: Any = None
+    workers: int
 
-
-Work = Callable[[Any, Callable[[Any], None]], Any]
-"""(item, tell) -> result. Must be picklable; is made once per process and called for many items."""
+    def __call__(self, work: Work, items: Sequence[Any]) -> Iterator[Event]:
+        return local_processes(work, items, self.workers)
 
 
 class _Worker:

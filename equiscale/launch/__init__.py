@@ -1,0 +1,26 @@
+"""Where runs are trained. A launcher is given its function, so this chapter knows no training.
+
+events   what a launcher is and yields     local   processes of this machine
+"""
+
+from __future__ import annotations
+
+from equiscale.errors import InputError
+from equiscale.launch.events import RETRIES, Event, Launcher, Stopped, Work
+from equiscale.launch.local import Local, local_processes
+
+__all__ = ["RETRIES", "Event", "Launcher", "Local", "Stopped", "Work", "chosen", "local_processes"]
+
+
+def chosen(on: str, workers: int) -> Launcher:
+    """The launcher that ``--on local|ray[://ADDRESS]|slurm`` names."""
+    engine, _, address = on.partition("://")
+    if on == "local":
+        return Local(workers)
+    if engine == "ray":
+        try:
+            from equiscale.launch.on_ray import OnRay
+        except ImportError:
+            raise InputError("ray is not installed: this needs `pip install 'equiscale[ray]'`.") from None
+        return OnRay(workers, address)
+    raise InputError(f"--on is local, ray, ray://ADDRESS or slurm, not {on!r}.")
