@@ -18,6 +18,7 @@ Six values flow down one path, and every chapter is one step on it:
     laws        forms, fit, uncertainty, frontier, allocation (numpy and scipy only)
     report      figures and one self-contained page
     results     a study's folder                      facts    its table and analyses     progress  how far it is
+    probe       memory and hours of a study's rungs, from a few steps
     study       a study run, its largest predicted    dry_run  its cost beforehand        tune  rate, batch, depth
     fine_tune   a rung trained on
     cli         the command line

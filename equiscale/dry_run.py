@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 
+from equiscale.errors import InputError
 from equiscale.ladder import Study
-from equiscale.launch import local_processes
+from equiscale.launch import local_processes, result
+from equiscale.probe import GIB, available_memory
+from equiscale.probe.forecast import Forecast, forecast
+from equiscale.probe.study import Prober, rungs_of
 from equiscale.progress import EVALUATION_SHARE, duration
 from equiscale.results import Results
 from equiscale.study import data_hashes
@@ -15,12 +19,9 @@ def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], 
 
     runs = study.runs(data_hashes(study))
     rungs = {(r.model, r.optim, r.data, r.remedy): r for r in reversed(runs)}  # the first seed stands for its rung
-    timings: dict = {}
     live("timing a few steps of every rung …")
     chosen = tuple(r for r in runs if r in rungs.values())
-    for event in local_processes(Worker(results.folder), [TimeAll(chosen)], 1):
-        if event.kind == "done":
-            timings = event.value
+    timings = result(local_processes(Worker(results.folder), [TimeAll(chosen)], 1))
     live("")
     head = (
         f"{'architecture':<24}{'width':>6}{'depth':>6}{'seeds':>6}{'N':>12}{'body':>12}{'D (atoms)':>12}{'steps':>8}"
@@ -47,3 +48,38 @@ def dry_run(study: Study, results: Results, workers: int, live: Callable[[str], 
     )
     lines.append("C is 3 × forward FLOPs of the published formulation; times are medians of timed steps, alone.")
     return "\n".join(lines)
+
+
+def probe(
+    study: Study,
+    results: Results,
+    *,
+    workers: int,
+    device: str = "cpu",
+    everything: bool = False,
+    again: bool = False,
+    memory: float | None = None,
+    say: Callable[[str], None],
+    live: Callable[[str], None],
+) -> Forecast:
+    """Measure the ends of every ladder (``everything``: every rung) on the device, and say what the study takes there.
+
+    ``memory``: GiB to plan with instead of the device's, or the machine's for all workers. What was measured lies in
+    the results folder and is not measured ``again`` unless that is asked for.
+    """
+    if memory is not None and not 0 < memory < float("inf"):
+        raise InputError(f"--memory is in GiB and must be positive, not {memory:g}.")
+    ladders = rungs_of(study, data_hashes(study))
+    if (results.folder / "study.json").exists() and (name := results.declared()["study"]["name"]) != study.name:
+        raise InputError(f"{results.folder} holds the study {name!r}, not {study.name!r}: choose another folder.")
+    here = available_memory() if device == "cpu" else None
+    prober = Prober(ladders, results, device, say, live, here)
+    prober.ends(everything, again)
+    found = prober.kept.found.values()
+    limit = here if device == "cpu" else max((f.limit for f in found if f.limit is not None), default=None)
+    if memory is not None:
+        limit = round(memory * GIB)
+    if limit is None:
+        raise InputError("this system does not say how much memory there is: give --memory in GiB.")
+    done = sum(results.done(run.key) for ladder in ladders for rung in ladder for run in rung.runs)
+    return forecast(ladders, prober, workers=workers, limit=limit, done=done)

@@ -7,13 +7,13 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 import equiscale
 
 
 def provenance(device: str) -> dict[str, str]:
     """Flat and printable; every value a string."""
+    import torch
+
     about = {
         "equiscale": equiscale.__version__,
         "commit": commit(),
@@ -34,6 +34,8 @@ def provenance(device: str) -> dict[str, str]:
 def hardware(device: str) -> str:
     """The processor's or the GPU's name."""
     if device.startswith("cuda"):
+        import torch  # here, so that a processor's name costs no import of it
+
         return torch.cuda.get_device_name(device)
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
