@@ -224,7 +224,7 @@ def _memory(meter: Meter, tasks: list[ForceField], tell: Callable[[dict[str, Any
     suspects = [(task, step) for task in tasks for step in worst_steps(task)]
     budgets = grid(suspects)
     worst = {b: max(_largest(_with_budget(t, b), step) for t, step in suspects) for b in budgets}
-    found = [(b, worst[b][0]) for b in budgets]
+    found = tuple((b, worst[b][0]) for b in budgets)
     spec = tasks[0].spec
     work, place = worst[budgets[-1]]
     task, step = next((t, s) for t, s in suspects if _largest(_with_budget(t, budgets[-1]), s)[:1] == (work,))
