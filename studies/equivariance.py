@@ -1,6 +1,6 @@
 """How equivariance is learned: percent of the loss from broken symmetry along training (the second paper's fig. 2).
 
-An MPNN and EScAIP, 5,000 steps each, against the data's size (20,000 structures, 5,000, and 500 at batch 1), the batch,
+An MPNN and EScAIP, 3,750 steps each, against the data's size (15,000 structures, 5,000, and 500 at batch 1), the batch,
 the model's size, the optimiser and the learning rate; with the gradients' ratio (its fig. 7) and EScAIP's head. On two
 cores 20 minutes. EQUISCALE_PRESET: laptop, smoke, gpu (longer, larger, on the whole set).
 """
@@ -12,7 +12,7 @@ from equiscale.models import EScAIPConfig, ModelConfig, MPNNConfig
 from equiscale.run import DataSpec, EvalSpec, OptimSpec, Tracking
 
 PRESETS = {  # structures, a quarter, few; widths of the MPNN, of EScAIP
-    "laptop": (20_000, 5_000, 500, (24, 48, 96), (8, 16, 32)),
+    "laptop": (15_000, 5_000, 500, (24, 48, 96), (8, 16, 32)),
     "smoke": (64, 16, 8, (4, 8, 16), (8, 16, 32)),
     "gpu": (38_976, 5_000, 500, (64, 128, 256), (32, 64, 128)),
 }
