@@ -35,6 +35,7 @@ class Board:
         self.steps = dict.fromkeys(missing, 0)
         self.losses: dict[str, float] = {}
         self.finished: set[str] = set()
+        self.failed: set[str] = set()
         self.running: dict[str, float] = {}
         self.written = 0.0
         self.started = time.monotonic()
@@ -49,11 +50,15 @@ class Board:
                 self.losses[key] = event.value.loss
         elif event.kind == "died":
             self.say(f"  {event.item}: its process died ({event.value}); it goes on from its checkpoint")
+        elif event.kind == "failed":
+            self.failed.add(key)
+            self.running.pop(key, None)
+            self.say(f"  {event.item!s:<22} failed: {event.value.sentence}")
         elif event.kind == "done":
             self.finished.add(key)
             self.steps[key] = self.missing[key].steps
             record = load(self.results.folder / f"{key}.json")
-            took = time.monotonic() - self.running.pop(key)
+            took = time.monotonic() - self.running.pop(key, time.monotonic())
             what = "" if record.status == "ok" else f"  [{record.status}: {record.reason}]"
             self.say(
                 f"  {event.item!s:<22} N {record.parameters:>9,}  L {record.final_molecules.loss:.4f}"
@@ -63,7 +68,8 @@ class Board:
 
     def left(self) -> str:
         work = [
-            (self.missing[k].steps - self.steps[k]) * self.seconds[k] for k in self.missing if k not in self.finished
+            (self.missing[k].steps - self.steps[k]) * self.seconds[k]
+            for k in self.missing.keys() - self.finished - self.failed
         ]
         # The longest run bounds the time from below, however many workers there are.
         return duration(EVALUATION_SHARE * max(sum(work) / self.workers, max(work, default=0.0)))
@@ -74,7 +80,8 @@ class Board:
             + (f" L={self.losses[k]:.3f}" if k in self.losses else "")
             for k in self.running
         ]
-        self.live(f"{len(self.finished)}/{len(self.missing)} done, {self.left()} left | " + " | ".join(parts))
+        lost = f"{len(self.failed)} failed, " if self.failed else ""
+        self.live(f"{len(self.finished)}/{len(self.missing)} done, {lost}{self.left()} left | " + " | ".join(parts))
         if time.monotonic() - self.written > 2:
             self.written = time.monotonic()
             about = {

@@ -91,6 +91,15 @@ class Results:
     def add_predictions(self, predictions: list[dict[str, Any]]) -> None:
         write_atomically(self._path("prediction"), json.dumps(predictions, indent=1).encode())
 
+    def add_error(self, key: str, text: str) -> Path:
+        """Keep the traceback of a run that failed; where it lies."""
+        path = self.folder / f"{key}.error.txt"
+        write_atomically(path, text.encode())
+        return path
+
+    def drop_error(self, key: str) -> None:
+        (self.folder / f"{key}.error.txt").unlink(missing_ok=True)
+
     def tuning(self) -> dict[str, Any] | None:
         return self._read("tuning") if self._path("tuning").exists() else None
 
@@ -138,6 +147,8 @@ def status(results: Results) -> str:
             state = f"running   step {live['running'][key]} of {run.steps}"
         elif (results.folder / f"{key}.ckpt" / "unfinished.pt").exists():
             state = "stopped   goes on from its checkpoint"
+        elif (results.folder / f"{key}.error.txt").exists():
+            state = f"failed    see {key}.error.txt"
         else:
             state = "waiting"
         lines.append(f"  {run!s:<24} {key}  {state}")

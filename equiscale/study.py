@@ -8,8 +8,9 @@ from typing import Any
 
 from equiscale.errors import InputError, need
 from equiscale.ladder import Study, largest
-from equiscale.launch import Launcher, Local
+from equiscale.launch import Failed, Launcher, Local, result
 from equiscale.laws import predict_largest
+from equiscale.probe.forecast import run_seconds
 from equiscale.progress import Board
 from equiscale.results import Results
 from equiscale.run import RunRecord, RunSpec, Sets, Source, checkpoint_path, load, reader_options, table
@@ -44,10 +45,12 @@ def run_study(
     live: Callable[[str], None] = lambda text: None,
     checkpoint_every: float = 15.0,
     ahead: bool | None = None,
+    again: str = "the same command",
 ) -> bool:
     """Train every run that has no record yet. Returns whether anything was left to do.
 
-    All rungs but the largest first, longest first; then the largest are predicted, on disk, and trained.
+    All rungs but the largest first, longest first; then the largest are predicted, on disk, and trained. A run that
+    fails does not stop the others: at the end InputError names what failed, and the command that tries it ``again``.
     """
     runs = study.runs(data_hashes(study))
     results.begin(study, runs)
@@ -63,26 +66,27 @@ def run_study(
         untimed = _one_per_rung([run for run in runs if _timed_as(run, runs) not in timings], runs)
         if untimed:
             live("timing every rung alone …")
-            for event in launcher(worker, [TimeAll(tuple(untimed))]):
-                if event.kind == "progress":
-                    live(f"timing every rung alone: round {event.value[0] + 1} of 3, {event.value[1]}")
-                if event.kind == "done":
-                    timings = results.add_timings(event.value)
+            # A mistake that concerns every rung, such as missing data, shows here and ends the study at once.
+            timings = results.add_timings(result(launcher(worker, [TimeAll(tuple(untimed))]), _timing(live)))
         seconds = {run.key: timings[_timed_as(run, runs)]["step_seconds"] for run in runs}
         board = Board(results, {run.key: run for run in missing}, seconds, launcher.workers, say, live)
         last = {run.key for run in largest(runs)}
+        expected = run_seconds(results, device, runs, seconds)
         shared = device != "cpu" and launcher.workers > 1
+        failed = Failed(lambda item, text: results.add_error(item.spec.key, text))
 
         def climb(chosen: list[RunSpec]) -> None:
-            chosen = sorted(chosen, key=lambda run: -seconds[run.key] * run.steps)
+            chosen = sorted(chosen, key=lambda run: -expected[run.key])
             items = [TrainOne(run, seconds[run.key], shared) for run in chosen]
-            for event in launcher(worker, items):
+            for event in failed.watch(launcher(worker, items)):
                 board.on(event)
+                if event.kind == "done":
+                    results.drop_error(event.item.spec.key)
 
         try:
             climb([run for run in missing if run.key not in last])
             new = _unpredicted(results, [run for run in runs if run.key in last])
-            if new:
+            if new and results.records():
                 predictions = predict(results, new, timings, runs)
                 results.add_predictions(results.predictions() + predictions)
                 for prediction in predictions:
@@ -91,7 +95,12 @@ def run_study(
             climb([run for run in missing if run.key in last])
         finally:
             board.end()
+        failed.refuse(len(missing), again)
     return True
+
+
+def _timing(live: Callable[[str], None]) -> Callable[[Any], None]:
+    return lambda told: live(f"timing every rung alone: round {told[0] + 1} of 3, {told[1]}")
 
 
 def _unpredicted(results: Results, last: list[RunSpec]) -> list[RunSpec]:
@@ -117,11 +126,10 @@ def retime(results: Results, *, device: str = "cpu", ahead: bool | None = None, 
     runs = [r.spec for r in records]
     worker = Worker(results.folder, device, ahead=ahead)
     with results.alone():
-        for event in Local(1)(worker, [TimeAll(tuple(_one_per_rung(runs, runs)))]):
-            if event.kind == "progress":
-                live(f"timing every rung alone: round {event.value[0] + 1} of 3, {event.value[1]}")
-            if event.kind == "done":
-                before, timings = results.timings(), results.add_timings(event.value)
+        before = results.timings()
+        timings = results.add_timings(
+            result(Local(1)(worker, [TimeAll(tuple(_one_per_rung(runs, runs)))]), _timing(live))
+        )
         lines = []
         for record in records:
             name = _timed_as(record.spec, runs)

@@ -103,6 +103,19 @@ def write_study(folder: Path, *, structures: int = 24, widths: tuple[int, ...] =
     return path
 
 
+def here(work, items, workers=1):
+    """A launcher in this process: others take seconds to start."""
+    from equiscale.launch import Event
+    from equiscale.launch.events import failure
+
+    for item in items:
+        yield Event("started", item)
+        try:
+            yield Event("done", item, work(item, lambda value: None))
+        except Exception as error:
+            yield Event("failed", item, failure(error))
+
+
 def refused(capsys, *words) -> str:
     """Run a command that must be refused; its one sentence."""
     from equiscale.cli import main

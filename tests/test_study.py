@@ -164,12 +164,7 @@ BAD_DATA = {
 @pytest.fixture
 def in_process(monkeypatch):
     """Workers in this process: their start takes seconds, and what is tested is what they raise."""
-    from equiscale.launch import Event
-
-    def here(work, items, workers):
-        for item in items:
-            yield Event("started", item)
-            yield Event("done", item, work(item, lambda value: None))
+    from runs import here
 
     monkeypatch.setattr("equiscale.launch.local.local_processes", here)
     monkeypatch.setattr("equiscale.dry_run.local_processes", here)

@@ -14,6 +14,7 @@ What a command needs is imported inside its function: `--help` loads nothing hea
 """
 
 import argparse
+import shlex
 import sys
 
 import equiscale
@@ -37,8 +38,9 @@ from equiscale.errors import InputError
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns 0; 2 for a mistake of the user (one sentence on stderr); 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    arguments.same_command = f"`equiscale {shlex.join(sys.argv[1:] if argv is None else argv)}`"
     try:
-        if getattr(arguments, "workers", 1) < 1:
+        if (workers := getattr(arguments, "workers", 1)) is not None and workers < 1:
             raise InputError(f"--workers must be at least 1, not {arguments.workers}.")
         return arguments.command(arguments) or 0
     except InputError as error:

@@ -99,7 +99,7 @@ def _tune(a: argparse.Namespace) -> None:
     launcher = chosen(a.on, a.workers)
     study, results = _open(a)
     terminate_like_interrupt()
-    print(tune(study, results, launcher=launcher, device=a.device, say=say, live=live))
+    print(tune(study, results, launcher=launcher, device=a.device, say=say, live=live, again=a.same_command))
 
 
 def _train(a: argparse.Namespace) -> None:
@@ -162,6 +162,7 @@ def _run(a: argparse.Namespace) -> None:
         live=live,
         checkpoint_every=a.checkpoint_every,
         ahead=a.load_ahead,
+        again=a.same_command,
     )
     if not trained and (page.exists() or a.no_report):
         report = f" Report: {page}" if page.exists() else ""

@@ -6,10 +6,23 @@ events   what a launcher is and yields     local   processes of this machine
 from __future__ import annotations
 
 from equiscale.errors import InputError
-from equiscale.launch.events import RETRIES, Event, Launcher, Stopped, Work
+from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Stopped, Work
+from equiscale.launch.failed import Failed, result
 from equiscale.launch.local import Local, local_processes
 
-__all__ = ["RETRIES", "Event", "Launcher", "Local", "Stopped", "Work", "chosen", "local_processes"]
+__all__ = [
+    "RETRIES",
+    "Event",
+    "Failed",
+    "Failure",
+    "Launcher",
+    "Local",
+    "Stopped",
+    "Work",
+    "chosen",
+    "local_processes",
+    "result",
+]
 
 
 def chosen(on: str, workers: int) -> Launcher:

@@ -6,12 +6,19 @@ resumes by itself.
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from equiscale.errors import InputError
+
 RETRIES = 5
 """How often an item is started again after its process died."""
+
+REQUEUE = 75
+"""Exit code of a process that was asked to stop and saved: start it again (EX_TEMPFAIL of sysexits.h)."""
 
 Work = Callable[[Any, Callable[[Any], None]], Any]
 """(item, tell) -> result. Must be picklable; is made once per process and called for many items."""
@@ -23,11 +30,45 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """``kind``: "started", "progress" (``value``: what the function told), "done" (its result), "died" (why)."""
+    """What happened to an item; each ends with one "done" or one "failed".
+
+    ``kind``: "started", "progress" (``value``: what the function told), "died" (why; it is started again), "done" (its
+    result), "failed" (a ``Failure``).
+    """
 
     kind: str
     item: Any
     value: Any = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item was given up: one sentence, and the traceback where the error is not the user's."""
+
+    sentence: str
+    traceback: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The sentence less what differs from item to item: keys, numbers, process ids."""
+        return re.sub(r"\b[0-9a-f]{16}\b|\d+", "…", self.sentence)
+
+
+def failure(error: Exception) -> Failure:
+    """What a launcher says of an exception that its function raised; to be called where it is handled."""
+    if isinstance(error, InputError):
+        return Failure(str(error))
+    if isinstance(error, OSError):  # a disk that is full or gone, wherever it was met
+        return Failure(f"{error.filename or 'a file'}: {error.strerror or error}; what was recorded is kept.")
+    said = traceback.format_exception_only(error)[-1].strip()
+    return Failure(f"{said.rstrip('.')}.", traceback.format_exc())
+
+
+def died_too_often(item: Any, how: str) -> Failure:
+    return Failure(
+        f"{item} was started {RETRIES + 1} times and its process died each time ({how}): it may need more memory than "
+        "there is."
+    )
 
 
 class Launcher(Protocol):

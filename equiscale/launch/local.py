@@ -7,16 +7,15 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from equiscale.errors import InputError
-from equiscale.launch.events import RETRIES, Event, Stopped, Work
+from equiscale.launch.events import REQUEUE, RETRIES, Event, Stopped, Work, died_too_often, failure
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class _Worker:
 def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[Event]:
     """Call ``work`` on every item in ``workers`` processes, in order; yields events as they come.
 
-    A process that dies (killed, out of memory) is replaced and its item started again, up to RETRIES times. An
-    InputError inside the function ends everything with that sentence; Ctrl-C lets every process save first.
+    A process that dies (killed, out of memory) is replaced and its item started again, up to RETRIES times. An item
+    whose function raises has failed, and the others go on; Ctrl-C lets every process save first.
     """
     waiting = list(items)
     deaths: dict[int, int] = {}
@@ -88,22 +87,15 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
                     item, code = worker.item, worker.process.exitcode
                     deaths[id(item)] = deaths.get(id(item), 0) + 1
                     if deaths[id(item)] > RETRIES:
-                        raise InputError(
-                            f"{item} was started {RETRIES + 1} times and its process died each time "
-                            f"(exit code {code}): it may need more memory than there is."
-                        ) from None
-                    waiting.insert(0, item)
-                    yield Event("died", item, f"exit code {code}")
+                        yield Event("failed", item, died_too_often(item, f"exit code {code}"))
+                    else:
+                        waiting.insert(0, item)
+                        yield Event("died", item, f"exit code {code}")
                     continue
-                if kind == "refused":
-                    raise InputError(value)
-                if kind == "failed":
-                    raise RuntimeError(f"{worker.item} failed:\n{value}")
-                if kind == "done":
-                    item, worker.item = worker.item, None
-                    yield Event("done", item, value)
-                elif kind == "progress":
-                    yield Event("progress", worker.item, value)
+                item = worker.item
+                if kind != "progress":
+                    worker.item = None
+                yield Event(kind, item, value)
         clean = True
     finally:
         for name, value in threads.items():
@@ -122,7 +114,8 @@ def _serve(pipe: Connection, pickled: bytes, parent: int) -> None:
     """A worker's life: items in, events out, until told to end, or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # schedulers warn with either
+        signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     work: Work = pickle.loads(pickled)  # our own parent's
 
@@ -143,13 +136,10 @@ def _serve(pipe: Connection, pickled: bytes, parent: int) -> None:
         try:
             pipe.send(("done", work(item, tell)))
         except Stopped:
-            return
-        except InputError as error:
-            pipe.send(("refused", str(error)))
-        except OSError as error:  # a disk that is full or gone, wherever it was met
-            pipe.send(("refused", f"{error.filename or 'a file'}: {error.strerror}; what was recorded is kept."))
-        except Exception:
-            pipe.send(("failed", traceback.format_exc()))
+            break
+        except Exception as error:
+            pipe.send(("failed", failure(error)))
+    sys.exit(REQUEUE)
 
 
 def _watch(parent: int) -> None:

@@ -1,0 +1,48 @@
+"""Functions that launchers call in the tests; a module of its own, since processes import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from equiscale.errors import InputError
+
+
+def echo(item, tell):
+    return item
+
+
+def awkward(item, tell):
+    """What an item says happens to it."""
+    if item == "input":
+        raise InputError("this is wrong: do that.")
+    if item == "disk":
+        raise OSError(28, "No space left on device", "some/file")
+    if item == "bug":
+        return [][int(item == "bug")]
+    if item == "death":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def once(item, tell):
+    """Dies at the first call for an item (a path), succeeds at the second."""
+    path = Path(item)
+    if not path.exists():
+        path.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second"
+
+
+def long(item, tell):
+    """Tells how often it was called, until it is stopped; notes beside the item that it ended in order."""
+    path = Path(item)
+    path.write_text(str(os.getpid()))
+    try:
+        for step in range(2000):
+            time.sleep(0.02)
+            tell(step)
+    finally:
+        path.with_suffix(".saved").write_text(str(step))
