@@ -6,7 +6,7 @@ from equiscale.errors import InputError
 from equiscale.ladder import Study
 from equiscale.launch import local_processes, result
 from equiscale.probe import GIB, available_memory
-from equiscale.probe.forecast import Forecast, forecast
+from equiscale.probe.forecast import Forecast, forecast, together
 from equiscale.probe.study import Prober, rungs_of
 from equiscale.progress import EVALUATION_SHARE, duration
 from equiscale.results import Results
@@ -75,11 +75,36 @@ def probe(
     here = available_memory() if device == "cpu" else None
     prober = Prober(ladders, results, device, say, live, here)
     prober.ends(everything, again)
-    found = prober.kept.found.values()
-    limit = here if device == "cpu" else max((f.limit for f in found if f.limit is not None), default=None)
-    if memory is not None:
-        limit = round(memory * GIB)
+    limit = round(memory * GIB) if memory is not None else _memory(prober)
     if limit is None:
         raise InputError("this system does not say how much memory there is: give --memory in GiB.")
     done = sum(results.done(run.key) for ladder in ladders for rung in ladder for run in rung.runs)
     return forecast(ladders, prober, workers=workers, limit=limit, done=done)
+
+
+def _memory(prober: Prober) -> int | None:
+    """Bytes that the device, or the machine, has for all workers."""
+    if prober.device == "cpu":
+        return available_memory()
+    limits = [found.limit for found in prober.kept.found.values() if found.limit is not None]
+    return max(limits, default=None)
+
+
+def automatic_workers(study: Study, results: Results, device: str, cores: int) -> tuple[int, str]:
+    """How many runs to train at once, and why: as many as a probe found to fit, one for each core at most on a CPU.
+
+    Without a probe one run at a time on a GPU: nothing is known of its memory.
+    """
+    silent: Callable[[str], None] = lambda text: None  # noqa: E731
+    ladders = rungs_of(study, data_hashes(study))
+    prober = Prober(ladders, results, device, silent, silent)
+    limit = _memory(prober)
+    lines = () if limit is None else forecast(ladders, prober, workers=1, limit=limit, tries=False).lines
+    if limit is None or any(line.need is None for line in lines):
+        if device == "cpu":
+            return cores, f"{cores} workers, one for each core"
+        return 1, f"1 worker: {results.folder} holds no probe of every ladder on {device} (`dry-run --probe`)"
+    fit = max(1, together(lines, limit))
+    if device == "cpu" and fit >= cores:
+        return cores, f"{cores} workers, one for each core"
+    return fit, f"{fit} worker{'s' if fit > 1 else ''}: so many of the probed runs fit at once"

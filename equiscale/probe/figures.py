@@ -6,6 +6,7 @@ from dataclasses import field
 from pathlib import Path
 
 from equiscale.config import config, from_json, to_json
+from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.run import RunSpec, evaluation_steps, tracking_steps
 
@@ -89,7 +90,12 @@ def path_of(folder: Path) -> Path:
 def read(folder: Path) -> Kept | None:
     """None where nothing was probed; InputError for a damaged file."""
     path = path_of(folder)
-    return from_json(Kept, path.read_bytes(), str(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return from_json(Kept, path.read_bytes(), str(path))
+    except (InputError, OSError):
+        raise InputError(f"{path} is damaged, or of another version: remove it and probe again.") from None
 
 
 def write(folder: Path, kept: Kept) -> None:

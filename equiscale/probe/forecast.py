@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from equiscale.launch.packing import MARGIN, how_many_fit
 from equiscale.probe.budget import look_need, need
-from equiscale.probe.figures import Found, Kept
+from equiscale.probe.figures import Found, Kept, path_of
 from equiscale.probe.machine import GIB
-from equiscale.probe.study import Fit, Prober, Rung, between, fitting
-from equiscale.progress import duration
+from equiscale.probe.study import Fit, Prober, Rung, between, fitting, kept_figures
+from equiscale.progress import EVALUATION_SHARE, duration
+from equiscale.results import Results
 from equiscale.run import RunSpec
 
 
@@ -54,11 +56,6 @@ class Forecast:
             busy[busy.index(min(busy))] += seconds
         return max(busy)
 
-    def together(self) -> int:
-        """How many of these runs fit on the device at once."""
-        items = [(x.need or self.limit, x.seconds or 0.0) for x in self.lines for _ in x.rung.runs]
-        return how_many_fit(items, self.limit)
-
     def text(self) -> str:
         head = (
             f"{'architecture':<24}{'width':>6}{'seeds':>6}{'N':>12}{'steps':>9}{'ms/step':>9}{'a run':>9}"
@@ -89,7 +86,7 @@ class Forecast:
             f"planned with. GiB is a process at its worst, on the largest batch of the order. looks: the part of a "
             "run's time that is no training step."
         )
-        if self.device != "cpu" and (fit := self.together()) > 1:
+        if self.device != "cpu" and (fit := together(self.lines, self.limit)) > 1:
             out.append(f"{fit} of these runs fit on the device together: `--workers {fit}`.")
         return "\n".join([*out, *(x.advice for x in self.lines if x.advice)])
 
@@ -120,11 +117,17 @@ class Forecast:
             "memory": self.limit,
             "device_hours": self.device_seconds() / 3600,
             "wall_hours": self.wall_seconds() / 3600,
-            "fit_together": self.together(),
+            "fit_together": together(self.lines, self.limit),
             "runs": sum(len(x.rung.runs) for x in self.lines),
             "recorded": self.done,
             "rungs": rows,
         }
+
+
+def together(lines: Sequence[Line], limit: int) -> int:
+    """How many of these runs fit on the device at once; one of unknown memory takes all of it."""
+    items = [(float(x.need or limit), x.seconds or 0.0) for x in lines for _ in x.rung.runs]
+    return how_many_fit(items, limit)
 
 
 def forecast(
@@ -202,6 +205,19 @@ def _advice(rung: Rung, found: Found, fit: Fit, each: int) -> str:
         f"{rung} {takes} and {has}: it fits with `OptimSpec(..., atom_budget={fit.budget})`{known}, which changes "
         "rounding only; put it into the ladder's `optim`."
     )
+
+
+def run_seconds(results: Results, device: str, runs: list[RunSpec], steps: dict[str, float]) -> dict[str, float]:
+    """How long each run takes, by its key: as probed, looks included, or else by the seconds of its ``steps``."""
+    out = {run.key: EVALUATION_SHARE * run.steps * steps[run.key] for run in runs}
+    if path_of(results.folder).exists():
+        found = kept_figures(results.folder, device).found
+        for run in runs:
+            # Seeds of one rung take equally long, and the first was probed.
+            own = next((found[r.key] for r in runs if r.key in found and replace(r, seed=run.seed) == run), None)
+            if own is not None and (seconds := own.seconds(run)) is not None:
+                out[run.key] = seconds
+    return out
 
 
 def _or(value: float | None, form: str) -> str:
