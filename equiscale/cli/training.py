@@ -33,7 +33,7 @@ def add(commands: "Commands") -> None:
     _add_probe(dry)
     run = command(commands, "run", _run, "train a study, or what is missing of it; ends with the report")
     _add_study(run)
-    _add_running(run)
+    _add_running(run, auto=True)
     run.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="default: 15")
     _add_loading(run)
     run.add_argument("--no-report", action="store_true", help="train only")
@@ -64,8 +64,9 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, help="results folder (default: results/<name of the study>)")
 
 
-def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+def _add_running(parser: argparse.ArgumentParser, auto: bool = False) -> None:
+    text = "processes, one thread each" + ("; auto: as many as a probe found to fit" if auto else "")
+    parser.add_argument("--workers", type=_auto if auto else int, default=os.cpu_count() or 1, help=text)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--on",
@@ -73,6 +74,10 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="local (default), ray or ray://ADDRESS (a Ray cluster), slurm (a job array)",
     )
+
+
+def _auto(workers: str) -> int | None:
+    return None if workers == "auto" else int(workers)
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
@@ -149,8 +154,13 @@ def _run(a: argparse.Namespace) -> None:
     from equiscale.launch import chosen
     from equiscale.study import run_study
 
-    launcher = chosen(a.on, a.workers)
     study, results = _open(a)
+    if a.workers is None:
+        from equiscale.dry_run import automatic_workers
+
+        a.workers, why = automatic_workers(study, results, a.device, os.cpu_count() or 1)
+        say(why)
+    launcher = chosen(a.on, a.workers)
     terminate_like_interrupt()
     page = results.folder / "report.html"
     trained = run_study(
