@@ -23,6 +23,7 @@ from equiscale.probe.figures import Point, Size
 from equiscale.run import RunSpec, Sets
 from equiscale.train.ahead import loading
 from equiscale.train.checkpoint import State
+from equiscale.train.flops import counted
 from equiscale.train.force_field import Batch, ForceField, cut
 from equiscale.train.loop import executed_ratio, time_steps, train_step
 from equiscale.train.optim import averaged, build, optimizer
@@ -55,6 +56,7 @@ def measure(ask: Ask, tell: Callable[[dict[str, Any]], None]) -> None:
     refuse_missing_device(ask.device)
     spec = ask.specs[0]
     set_precision(spec)
+    counted(lambda: None)  # what it imports is no part of a run's start, nor of its memory
     store, isolated = Worker(Path(), ask.device).data(spec.data)
     refuse_lone_atoms(store, spec.model.cutoff, spec.data.name)
     refuse_unknown_elements(store, spec.model.elements, spec)
