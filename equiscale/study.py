@@ -175,7 +175,11 @@ def predict(
 
 def _timed_as(run: RunSpec, runs: list[RunSpec]) -> str:
     """The run whose timing stands for this one: seeds of one rung take equally long."""
-    return next(r.key for r in runs if r.model == run.model and r.optim == run.optim and r.data == run.data)
+    return next(r.key for r in runs if _timed_parts(r) == _timed_parts(run))
+
+
+def _timed_parts(run: RunSpec) -> tuple[Any, ...]:
+    return run.model, run.optim, run.data, run.remedy, run.dtype
 
 
 def _one_per_rung(chosen: list[RunSpec], runs: list[RunSpec]) -> list[RunSpec]:
