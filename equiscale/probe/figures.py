@@ -31,6 +31,7 @@ class Found:
     flops_per_atom: float | None = None  # of all forward passes of a step
     atoms: float | None = None  # mean per structure
     step_seconds: float | None = None  # median
+    core_share: float | None = None  # of a core, on a CPU: less than one where other work ran beside the probe
     start_seconds: float | None = None  # normalised data, potential, counted FLOPs
     first_look_seconds: float | None = None  # makes the validation graphs
     look_seconds: float | None = None

@@ -15,6 +15,9 @@ from equiscale.progress import EVALUATION_SHARE, duration
 from equiscale.results import Results
 from equiscale.run import RunSpec
 
+BUSY = 0.8
+"""Of a core: with less the probe says that other work ran beside it."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -38,6 +41,7 @@ class Forecast:
     hardware: str
     workers: int
     limit: int  # bytes of the device, or of the machine for all workers
+    core_share: float | None  # the least that a measured rung had of a core
     done: int  # runs that are recorded
 
     @property
@@ -83,9 +87,14 @@ class Forecast:
             out.append(f"{unknown} runs have no time: their rung, or an end of their ladder, was not measured.")
         out.append(
             f"Memory: {self.limit / GIB:.3g} GiB, {self.each / GIB:.3g} for each worker, of which {MARGIN:.0%} are "
-            f"planned with. GiB is a process at its worst, on the largest batch of the order. looks: the part of a "
+            "planned with. GiB is a process at its worst, on the largest batch of the order. looks: the part of a "
             "run's time that is no training step."
         )
+        if self.core_share is not None and self.core_share < BUSY:
+            out.append(
+                f"The machine was busy: a rung's steps had {self.core_share:.0%} of a core, and alone they take about that "
+                "part of their time. `--again` measures again."
+            )
         if self.device != "cpu" and (fit := together(self.lines, self.limit)) > 1:
             out.append(f"{fit} of these runs fit on the device together: `--workers {fit}`.")
         return "\n".join([*out, *(x.advice for x in self.lines if x.advice)])
@@ -115,6 +124,7 @@ class Forecast:
             "hardware": self.hardware,
             "workers": self.workers,
             "memory": self.limit,
+            "core_share": self.core_share,
             "device_hours": self.device_seconds() / 3600,
             "wall_hours": self.wall_seconds() / 3600,
             "fit_together": together(self.lines, self.limit),
@@ -145,7 +155,9 @@ def forecast(
         times = {key: fits[key].found or found if found.step_seconds is None else found for key, found in known.items()}
         for rung in ladder:
             lines.append(_line(rung, ladder, times, fits, kept, limit // workers))
-    return Forecast(tuple(lines), prober.device, kept.device, workers, limit, done)
+    shares = [kept.found[r.spec.key].core_share for ladder in ladders for r in ladder if r.spec.key in kept.found]
+    least = min((share for share in shares if share is not None), default=None)
+    return Forecast(tuple(lines), prober.device, kept.device, workers, limit, least, done)
 
 
 def _line(rung: Rung, ladder: list[Rung], times: dict[str, Found], fits: dict[str, Fit], kept: Kept, each: int) -> Line:

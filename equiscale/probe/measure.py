@@ -75,8 +75,11 @@ def measure(ask: Ask, tell: Callable[[dict[str, Any]], None]) -> None:
         tell({"start_seconds": time.perf_counter() - begun})
         with loading(task, spec.steps, None, task.device) as load:
             steps = [s % spec.steps for s in range(WARM + STEPS)]
+            used = time.process_time()
             taken = time_steps(task, model, made, steps, spec.optim.clip, load)
-        tell({"step_seconds": statistics.median(taken[WARM:])})
+            used = time.process_time() - used
+        share = None if ask.device != "cpu" else min(1.0, used / sum(taken))
+        tell({"step_seconds": statistics.median(taken[WARM:]), "core_share": share})
         _look(task, meter, model, made, tell)
     del model, made
     _memory(meter, _seeds(task, ask.specs), tell)
@@ -96,7 +99,8 @@ def reported(tell: Callable[[dict[str, Any]], None], where: str) -> Iterator[Non
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: a GPU's has a class of its own, torch's on a CPU has only words."""
     words = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in words
+    known = ("allocate memory", "out of memory", "alloc_failed")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in words for word in known)
 
 
 class Meter:
