@@ -4,7 +4,8 @@ Six values flow down one path, and every chapter is one step on it:
 
     Structure -> AtomGraph -> Prediction -> RunRecord -> Fit -> Report
 
-    config      strict frozen configurations          errors   what a user is told        files  whole or not there
+    config      strict frozen configurations          errors   what a user is told
+    files       whole or not there                    claim    who works on it, where machines share a folder
     tables      anybody's runs as plain columns: CSV, JSON, Parquet, exports of W&B and MLflow
     data        structures, stores, sources, the built-in set, labels, splits, reference energies
     graph       AtomGraph, Prediction, neighbour lists, batching by atoms

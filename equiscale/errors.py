@@ -5,6 +5,10 @@ class InputError(ValueError):
     """One clear sentence: what is wrong, where, and what to do. The command line prints it and exits with 2."""
 
 
+class Stopped(Exception):
+    """Raised inside a long piece of work that was asked to stop, or lost its claim; whatever was saved is kept."""
+
+
 def need(extra: str, error: ImportError) -> InputError:
     """The one sentence for a missing extra: which package, and the command that brings it."""
     name = getattr(error, "name", None) or str(error)

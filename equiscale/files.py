@@ -1,6 +1,7 @@
 """Files that are whole or not there: after a kill, a power cut, on a full disk, with many writers."""
 
 import os
+import uuid
 from pathlib import Path
 
 from equiscale.errors import InputError
@@ -11,7 +12,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises InputError where it cannot be written; what was there before stays.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")  # writers of many machines
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from socket import gethostname
 
 from equiscale.launch import Event
 from equiscale.results import Results
@@ -32,6 +33,7 @@ class Board:
     ):
         self.results, self.missing, self.seconds, self.workers = results, missing, seconds, workers
         self.say, self.live = say, live
+        self.path = results.folder / f".{gethostname()}.progress"
         self.steps = dict.fromkeys(missing, 0)
         self.losses: dict[str, float] = {}
         self.finished: set[str] = set()
@@ -50,6 +52,9 @@ class Board:
                 self.losses[key] = event.value.loss
         elif event.kind == "died":
             self.say(f"  {event.item}: its process died ({event.value}); it goes on from its checkpoint")
+        elif event.kind == "elsewhere":
+            self.running.pop(key, None)
+            self.say(f"  {event.item!s:<22} is trained by {event.value.holder}")
         elif event.kind == "failed":
             self.failed.add(key)
             self.running.pop(key, None)
@@ -89,13 +94,13 @@ class Board:
                 "left": self.left(),
                 "at": time.time(),
             }
-            partial = self.results.folder / "progress.partial"
+            partial = self.path.with_suffix(".progress.partial")
             try:
                 partial.write_text(json.dumps(about))
-                partial.replace(self.results.folder / "progress.json")
+                partial.replace(self.path)
             except OSError:
                 pass  # only a convenience for `status`; records are what counts
 
     def end(self) -> None:
-        (self.results.folder / "progress.json").unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self.live("")

@@ -4,9 +4,10 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from equiscale.config import from_json, to_json
@@ -91,6 +92,14 @@ class Results:
     def add_predictions(self, predictions: list[dict[str, Any]]) -> None:
         write_atomically(self._path("prediction"), json.dumps(predictions, indent=1).encode())
 
+    def recorded(self, item: Any) -> bool:
+        """Whether a launcher's item has its record."""
+        return self.done(item.spec.key)
+
+    def claim(self, item: Any) -> Path:
+        """The claim on a launcher's item."""
+        return self.folder / f"{item.spec.key}.claim"
+
     def add_error(self, key: str, text: str) -> Path:
         """Keep the traceback of a run that failed; where it lies."""
         path = self.folder / f"{key}.error.txt"
@@ -104,14 +113,22 @@ class Results:
         return self._read("tuning") if self._path("tuning").exists() else None
 
     def live(self) -> dict[str, Any]:
-        """What the running launcher last said, or nothing."""
-        return self._read("progress") if self._path("progress").exists() else {}
+        """What the running launchers, one a machine, said in the last minute."""
+        said = []
+        for path in self.folder.glob(".*.progress"):
+            with suppress(OSError, ValueError):
+                said.append(json.loads(path.read_text()))
+        said = [about for about in said if time.time() - about["at"] < 60]
+        if not said:
+            return {}
+        running = {key: step for about in said for key, step in about["running"].items()}
+        return {"running": running, "left": max(said, key=lambda about: about["at"])["left"]}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One launcher per folder and machine; a killed one's lock goes with it."""
+        """One launcher per folder and machine; a killed one's lock goes with it. Other machines' are not kept out."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
+        with (self.folder / f".{gethostname()}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -135,7 +152,6 @@ def status(results: Results) -> str:
     about = results.declared()
     study = results.study()
     live = results.live()
-    fresh = live and time.time() - live["at"] < 60
     lines = []
     for run, key in zip((r for ladder in study.ladders for r in ladder.runs()), about["runs"]):
         if results.done(key):
@@ -143,7 +159,7 @@ def status(results: Results) -> str:
             state = f"recorded  L {record.final_molecules.loss:.4f}" + (
                 "" if record.status == "ok" else f"  {record.status}: {record.reason}"
             )
-        elif fresh and key in live["running"]:
+        elif live and key in live["running"]:
             state = f"running   step {live['running'][key]} of {run.steps}"
         elif (results.folder / f"{key}.ckpt" / "unfinished.pt").exists():
             state = "stopped   goes on from its checkpoint"
@@ -154,4 +170,4 @@ def status(results: Results) -> str:
         lines.append(f"  {run!s:<24} {key}  {state}")
     done = sum(results.done(key) for key in about["runs"])
     head = f"{study.name}: {done} of {len(about['runs'])} runs recorded"
-    return "\n".join([head + (f", about {live['left']} left" if fresh else ""), *lines])
+    return "\n".join([head + (f", about {live['left']} left" if live else ""), *lines])

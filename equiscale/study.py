@@ -8,7 +8,7 @@ from typing import Any
 
 from equiscale.errors import InputError, need
 from equiscale.ladder import Study, largest
-from equiscale.launch import Failed, Launcher, Local, result
+from equiscale.launch import Failed, Launcher, Local, result, shared
 from equiscale.laws import predict_largest
 from equiscale.probe.forecast import run_seconds
 from equiscale.progress import Board
@@ -72,13 +72,13 @@ def run_study(
         board = Board(results, {run.key: run for run in missing}, seconds, launcher.workers, say, live)
         last = {run.key for run in largest(runs)}
         expected = run_seconds(results, device, runs, seconds)
-        shared = device != "cpu" and launcher.workers > 1
+        crowded = device != "cpu" and launcher.workers > 1
         failed = Failed(lambda item, text: results.add_error(item.spec.key, text))
 
         def climb(chosen: list[RunSpec]) -> None:
             chosen = sorted(chosen, key=lambda run: -expected[run.key])
-            items = [TrainOne(run, seconds[run.key], shared) for run in chosen]
-            for event in failed.watch(launcher(worker, items)):
+            items = [TrainOne(run, seconds[run.key], crowded) for run in chosen]
+            for event in failed.watch(shared(launcher, worker, items, results.claim, results.recorded)):
                 board.on(event)
                 if event.kind == "done":
                     results.drop_error(event.item.spec.key)

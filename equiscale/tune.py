@@ -10,7 +10,7 @@ import numpy as np
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.ladder import Ladder, Study
-from equiscale.launch import Failed, Launcher, result
+from equiscale.launch import Failed, Launcher, result, shared
 from equiscale.results import Results
 from equiscale.run import EvalSpec, RunSpec, load, resolved
 from equiscale.study import data_hashes
@@ -47,7 +47,8 @@ def tune(
         for kind, ladder in ladders.items()
     }
     timings: dict[str, Any] = result(launcher(worker, [TimeAll(tuple(probes.values()))]))
-    failed = Failed(lambda item, text: Results(folder).add_error(item.spec.key, text))
+    found = Results(folder)
+    failed = Failed(lambda item, text: found.add_error(item.spec.key, text))
 
     def structures(kind: str, depth: int | None, batch: int) -> int:
         """As many as the FLOPs of a grid point buy, in whole steps."""
@@ -58,11 +59,11 @@ def tune(
 
     def climb(specs: list[RunSpec]) -> None:
         todo = [s for s in specs if not (folder / f"{s.key}.json").exists()]
-        for event in failed.watch(launcher(worker, [TrainOne(s) for s in todo])):
+        for event in failed.watch(shared(launcher, worker, [TrainOne(s) for s in todo], found.claim, found.recorded)):
             if event.kind == "progress":
                 live(f"tuning {event.item}: step {event.value.step} of {event.value.steps}")
             if event.kind == "done":
-                say(f"  tuned {_point(event.item.spec)}: {_outcome(load(folder / f'{event.value}.json'))}")
+                say(f"  tuned {_point(event.item.spec)}: {_outcome(load(folder / f'{event.item.spec.key}.json'))}")
             if event.kind == "failed":
                 say(f"  {_point(event.item.spec)} failed: {event.value.sentence}")
         # A choice among what happened to succeed would be another tuning: each phase needs all of its points.

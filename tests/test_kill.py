@@ -77,7 +77,7 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(tmp_path):
             deadline = time.monotonic() + 90
             late = len(kills) < 4
             while process.poll() is None and time.monotonic() < deadline:
-                if list((folder / "killed").glob("?*.lock")) if late else workers(process.pid):
+                if list((folder / "killed").glob("*.claim*")) if late else workers(process.pid):
                     break
                 time.sleep(0.01)
             time.sleep(rng.uniform(0.0, 0.5))
@@ -112,6 +112,7 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(tmp_path):
     assert a.keys() == b.keys()
     assert [name for name in a if a[name] != b[name]] == []
     assert not list((folder / "killed").rglob("unfinished.pt"))
+    assert not list((folder / "killed").glob("*.claim*"))
 
 
 def test_interrupting_saves_first(tmp_path):

@@ -254,7 +254,7 @@ def test_a_study_runs(trained):
     assert "4 runs, 0 recorded, 4 to train" in done.stdout
     assert not list(results.rglob("*.partial"))
     assert not list(results.rglob("unfinished.pt"))
-    assert not list(results.glob("?*.lock"))
+    assert not list(results.glob("*.claim*"))
 
 
 def test_a_second_run_says_so_and_imports_no_torch(trained):

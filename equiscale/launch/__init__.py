@@ -1,14 +1,16 @@
 """Where runs are trained. A launcher is given its function, so this chapter knows no training.
 
-events   what a launcher is and yields     local   processes of this machine
+events   what a launcher is and yields     local    processes of this machine
+failed   items that failed, told together  shared   beside launchers of other machines
 """
 
 from __future__ import annotations
 
-from equiscale.errors import InputError
-from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Stopped, Work
+from equiscale.errors import InputError, Stopped
+from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Work
 from equiscale.launch.failed import Failed, result
 from equiscale.launch.local import Local, local_processes
+from equiscale.launch.shared import shared
 
 __all__ = [
     "RETRIES",
@@ -22,6 +24,7 @@ __all__ = [
     "chosen",
     "local_processes",
     "result",
+    "shared",
 ]
 
 

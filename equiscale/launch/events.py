@@ -6,6 +6,8 @@ resumes by itself.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +23,10 @@ REQUEUE = 75
 """Exit code of a process that was asked to stop and saved: start it again (EX_TEMPFAIL of sysexits.h)."""
 
 Work = Callable[[Any, Callable[[Any], None]], Any]
-"""(item, tell) -> result. Must be picklable; is made once per process and called for many items."""
+"""(item, tell) -> result. Must be picklable; is made once per process and called for many items.
 
-
-class Stopped(Exception):
-    """Raised inside the function by ``tell`` when the launcher was asked to stop; whatever was saved is kept."""
+``tell`` raises Stopped when the launcher was asked to stop.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class Event:
     """What happened to an item; each ends with one "done" or one "failed".
 
     ``kind``: "started", "progress" (``value``: what the function told), "died" (why; it is started again), "done" (its
-    result), "failed" (a ``Failure``).
+    result), "failed" (a ``Failure``); of ``shared`` also "elsewhere" (``Busy``: another launcher's worker has it).
     """
 
     kind: str
     item: Any
     value: Any = None
+
+
+COMMON = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOENT, errno.EACCES)
+"""Errors of a disk or a folder, whichever file they were met at."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,10 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """The sentence less what differs from item to item: keys, numbers, process ids."""
+        """What the system said, or the sentence less what differs from item to item: keys, numbers, process ids."""
+        for code in COMMON:
+            if os.strerror(code) in self.sentence:
+                return os.strerror(code)
         return re.sub(r"\b[0-9a-f]{16}\b|\d+", "…", self.sentence)
 
 

@@ -21,6 +21,7 @@ class Failed:
     def __init__(self, note: Callable[[Any, str], Path]):
         self.note = note
         self.items: list[Any] = []
+        self.said: list[Failure] = []
         self._row: list[str] = []
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
@@ -33,19 +34,23 @@ class Failed:
                 continue
             self.items.append(event.item)
             said: Failure = event.value
+            self.said.append(said)
             self._row = [*(r for r in self._row if r == said.reason), said.reason]
             sentence = said.sentence
             if said.traceback:
                 sentence = f"{sentence.rstrip('.')}; the traceback is in {self.note(event.item, said.traceback)}."
             if len(self._row) == IN_A_ROW:
                 raise InputError(f"{IN_A_ROW} runs in a row failed for one reason, the last, {event.item}: {sentence}")
-            yield Event("failed", event.item, Failure(sentence, said.traceback))
+            self.said[-1] = Failure(sentence, said.traceback)
+            yield Event("failed", event.item, self.said[-1])
 
     def refuse(self, of: int, again: str) -> None:
         """InputError where something failed: how many, which, and what to do."""
         if self.items:
             names = ", ".join(str(i) for i in self.items[:NAMED]) + (", …" if len(self.items) > NAMED else "")
-            raise InputError(f"{len(self.items)} of {of} runs failed: {names}; {again} tries them again.")
+            one = len({said.reason for said in self.said}) == 1
+            why = f" ({self.said[-1].sentence.rstrip('.')})" if one else ""
+            raise InputError(f"{len(self.items)} of {of} runs failed: {names}{why}; {again} tries them again.")
 
 
 def result(events: Iterable[Event], tell: Callable[[Any], None] = lambda value: None) -> Any:

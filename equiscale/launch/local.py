@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from equiscale.launch.events import REQUEUE, RETRIES, Event, Stopped, Work, died_too_often, failure
+from equiscale.errors import Stopped
+from equiscale.launch.events import REQUEUE, RETRIES, Event, Work, died_too_often, failure
 
 
 @dataclass(frozen=True)

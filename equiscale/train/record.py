@@ -71,12 +71,14 @@ def train(
     tell: Callable[[Progress], None] = lambda progress: None,
     checkpoint_every: float = 15.0,
     ahead: bool | None = None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> RunRecord:
     """Train one run to its end, from its checkpoint or its start's weights if it has one, and write its record.
 
     ``step_seconds``: median step of this rung timed alone, if it was. ``checkpoint_every``: seconds. ``ahead``:
     batches are made while the step before them runs (None: on a GPU). None of these, nor the device's company, nor
-    being killed and started again, changes a bit of what is learned.
+    being killed and started again, changes a bit of what is learned. ``confirm`` raises before something is written
+    where another process may by now train this run.
     """
     begun = time.perf_counter()
     set_precision(spec)
@@ -104,6 +106,7 @@ def train(
         state.seconds_total = before + time.perf_counter() - begun
 
     def keep() -> None:
+        confirm()
         clock()
         checkpoint.write(unfinished, model, made, state)
 
@@ -139,8 +142,10 @@ def train(
             load=load,
         )
     clock()
+    confirm()
     record = finish(task, averaged(model, made), state, trivial, reason, folder)
     record = replace(record, step_seconds=step_seconds, shared_device=shared_device, provenance=provenance(device))
+    confirm()
     save(record, folder)
     unfinished.unlink(missing_ok=True)
     shutil.rmtree(start_path(folder, spec.key), ignore_errors=True)

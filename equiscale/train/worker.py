@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from equiscale.claim import Busy, Lost, take
 from equiscale.data.layout import is_packed
 from equiscale.data.order import permuted
 from equiscale.data.packed import Packed, open_packed
@@ -90,21 +87,28 @@ class Worker:
         if isinstance(item, TimeAll):
             return self.time(item.specs, tell)
         store, isolated = self.data(item.spec.data)
-        with _alone(self.folder / f"{item.spec.key}.lock"):
-            if (self.folder / f"{item.spec.key}.json").exists():  # another process sharing the folder was first
-                return item.spec.key
-            train(
-                item.spec,
-                store,
-                self.folder,
-                isolated=isolated,
-                device=self.device,
-                step_seconds=item.step_seconds,
-                shared_device=item.shared_device,
-                tell=tell,
-                checkpoint_every=self.checkpoint_every,
-                ahead=self.ahead,
-            )
+        claim = take(self.folder / f"{item.spec.key}.claim")
+        if isinstance(claim, Busy):
+            return claim
+        with claim:
+            if not (self.folder / f"{item.spec.key}.json").exists():  # else another worker was first
+                try:
+                    train(
+                        item.spec,
+                        store,
+                        self.folder,
+                        isolated=isolated,
+                        device=self.device,
+                        step_seconds=item.step_seconds,
+                        shared_device=item.shared_device,
+                        tell=tell,
+                        checkpoint_every=self.checkpoint_every,
+                        ahead=self.ahead,
+                        confirm=claim.confirm,
+                    )
+                except Lost:  # this process was stopped for long, and another one has gone on
+                    return Busy("another worker")
+            claim.done()
         return item.spec.key
 
     def data(self, spec: DataSpec) -> tuple[Store | Packed, dict[int, float] | None]:
@@ -189,30 +193,3 @@ def refuse_lone_atoms(
             raise InputError(
                 f"a cutoff of {cutoff:g} Å leaves an atom of structure {where} of {name!r} without neighbours: {cure}."
             )
-
-
-class _alone:
-    """Only one process trains a run: the lock goes with its holder, however that ends."""
-
-    def __init__(self, path: Path, patience: float = 15.0):
-        self.path, self.patience = path, patience
-
-    def __enter__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("w")
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InputError(
-                        f"{self.path} is held by another process that trains this run: wait for it, or stop it."
-                    ) from None
-                time.sleep(0.2)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
