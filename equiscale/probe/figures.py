@@ -1,14 +1,24 @@
-"""What a probe found, as it is kept in a results folder's ``probe.json``."""
+"""What a probe's process is asked, and what it found, as it is kept in a results folder's ``probe.json``."""
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from equiscale.config import config, from_json, to_json
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.run import RunSpec, evaluation_steps, tracking_steps
+
+
+@dataclass(frozen=True)
+class Ask:
+    """``specs``: a rung's runs, which differ in seed alone; the first is timed, the worst batch is sought in all."""
+
+    specs: tuple[RunSpec, ...]
+    device: str = "cpu"
+    between: tuple[RunSpec, ...] = ()  # rungs of the ladder whose size is wanted, without a process of their own
+    enforce: int | None = None  # bytes beyond the base that a CPU process may take: then it fails, and nothing else
 
 
 @config

@@ -92,8 +92,8 @@ class Forecast:
         )
         if self.core_share is not None and self.core_share < BUSY:
             out.append(
-                f"The machine was busy: a rung's steps had {self.core_share:.0%} of a core, and alone they take about that "
-                "part of their time. `--again` measures again."
+                f"The machine was busy: a rung's steps had {self.core_share:.0%} of a core, and alone they take about "
+                "that part of their time. `--again` measures again."
             )
         if self.device != "cpu" and (fit := together(self.lines, self.limit)) > 1:
             out.append(f"{fit} of these runs fit on the device together: `--workers {fit}`.")

@@ -10,7 +10,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from equiscale.models.base import count_parameters
 from equiscale.predict import refuse_missing_device
-from equiscale.probe.figures import Point, Size
+from equiscale.probe.figures import Ask, Point, Size
 from equiscale.run import RunSpec, Sets
 from equiscale.train.ahead import loading
 from equiscale.train.checkpoint import State
@@ -37,16 +37,6 @@ SCANNED = 2**20
 
 CONTEXT = 600 * 2**20
 """Bytes that CUDA takes of a GPU for a process before any tensor (assumed: it varies with device and version)."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """``specs``: a rung's runs, which differ in seed alone; the first is timed, the worst batch is sought in all."""
-
-    specs: tuple[RunSpec, ...]
-    device: str = "cpu"
-    between: tuple[RunSpec, ...] = ()  # rungs of the ladder whose size is wanted, without a process of their own
-    enforce: int | None = None  # bytes beyond the base that a CPU process may take: then it fails, and nothing else
 
 
 def measure(ask: Ask, tell: Callable[[dict[str, Any]], None]) -> None:

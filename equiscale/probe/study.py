@@ -12,7 +12,7 @@ from equiscale.ladder import Study
 from equiscale.launch.packing import MARGIN
 from equiscale.probe import figures
 from equiscale.probe.budget import largest_that, need
-from equiscale.probe.figures import Found, Kept
+from equiscale.probe.figures import Ask, Found, Kept
 from equiscale.probe.process import alone
 from equiscale.results import Results
 from equiscale.run import RunSpec, Source, resolved
@@ -109,13 +109,15 @@ class Prober:
         known = self.kept.found.get(rung.spec.key)
         if known is not None and _holds(known, self.enforce):
             return known
-        from equiscale.probe.measure import Ask, measure
-
+        measure = self.measure
+        if measure is None:
+            from equiscale.probe.measure import measure
+        assert measure is not None
         others = tuple(r.spec for r in self.ladders[rung.ladder] if r.spec.model != rung.spec.model)
         with self.results.alone():
             fields: dict[str, Any] = {}
             ask = Ask(rung.runs, self.device, others, self.enforce)
-            end = alone(self.measure or measure, ask, fields.update, 1 if self.device == "cpu" else None)
+            end = alone(measure, ask, fields.update, 1 if self.device == "cpu" else None)
             if end.kind == "refused":
                 raise InputError(end.value)
             sizes = fields.pop("sizes", {})
