@@ -72,7 +72,7 @@ def run_study(
         board = Board(results, {run.key: run for run in missing}, seconds, launcher.workers, say, live)
         last = {run.key for run in largest(runs)}
         expected = run_seconds(results, device, runs, seconds)
-        crowded = device != "cpu" and launcher.workers > 1
+        crowded = device != "cpu" and launcher.workers > 1 and not getattr(launcher, "device_each", False)
         failed = Failed(lambda item, text: results.add_error(item.spec.key, text))
 
         def climb(chosen: list[RunSpec]) -> None:

@@ -115,8 +115,12 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(tmp_path):
     assert not list((folder / "killed").glob("*.claim*"))
 
 
-def test_interrupting_saves_first(tmp_path):
-    """Ctrl-C: exit code 130, one sentence, checkpoints of what was running, and no process left."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+def test_interrupting_saves_first(number, code, tmp_path):
+    """Ctrl-C: exit code 130, one sentence, checkpoints of what was running, and no process left.
+
+    A scheduler's signal: the same with 75, by which a job's script knows to queue it again.
+    """
     folder = write_study(tmp_path, structures=192, widths=(4,), count=260).parent
     process = start(folder, "results")
     deadline = time.monotonic() + 90
@@ -124,9 +128,9 @@ def test_interrupting_saves_first(tmp_path):
         time.sleep(0.02)
     crew = workers(process.pid)
     assert crew
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, _ = process.communicate(timeout=100)
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
     assert not any(alive(c) for c in crew)

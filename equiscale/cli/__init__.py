@@ -32,11 +32,15 @@ from equiscale.cli import (
     trained,
     training,
 )
+from equiscale.cli.terminal import Terminated
 from equiscale.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns 0; 2 for a mistake of the user (one sentence on stderr); 130 after Ctrl-C."""
+    """Run one command. Returns 0; 2 for a mistake of the user (one sentence on stderr); 130 after Ctrl-C.
+
+    75 after SIGTERM or SIGUSR1: what was running saved, and the command can be queued again.
+    """
     arguments = _parser().parse_args(argv)
     arguments.same_command = f"`equiscale {shlex.join(sys.argv[1:] if argv is None else argv)}`"
     try:
@@ -45,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.command(arguments) or 0
     except InputError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped; what was recorded is kept, and the same command goes on from there.", file=sys.stderr)
-        return 130
+        return 75 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # `equiscale fit … | head`
         sys.stderr.close()
         return 0

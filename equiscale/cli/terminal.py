@@ -39,10 +39,15 @@ def write_json(path: Path | None, figures: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(figures, indent=1).encode())
 
 
+class Terminated(KeyboardInterrupt):
+    """A scheduler or a shutdown asked for the end; who started this may start it again."""
+
+
 def terminate_like_interrupt() -> None:
-    """SIGTERM (a scheduler's, a shutdown's) ends a run as Ctrl-C does: children save first."""
+    """SIGTERM and SIGUSR1 (a scheduler's, a shutdown's) end a run as Ctrl-C does: children save first."""
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)

@@ -72,8 +72,10 @@ def _add_running(parser: argparse.ArgumentParser, auto: bool = False) -> None:
         "--on",
         default="local",
         metavar="ENGINE",
-        help="local (default), ray or ray://ADDRESS (a Ray cluster), slurm (a job array)",
+        help="local (default), ray or ray://ADDRESS (a Ray cluster), slurm (a job array; --workers: jobs at a time)",
     )
+    text = "partition, time, gpus, mem, …; may be repeated"
+    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def _auto(workers: str) -> int | None:
@@ -101,8 +103,8 @@ def _tune(a: argparse.Namespace) -> None:
     from equiscale.launch import chosen
     from equiscale.tune import tune
 
-    launcher = chosen(a.on, a.workers)
     study, results = _open(a)
+    launcher = chosen(a.on, a.workers, results.folder / "slurm", a.slurm)
     terminate_like_interrupt()
     print(tune(study, results, launcher=launcher, device=a.device, say=say, live=live, again=a.same_command))
 
@@ -160,7 +162,7 @@ def _run(a: argparse.Namespace) -> None:
 
         a.workers, why = automatic_workers(study, results, a.device, os.cpu_count() or 1)
         say(why)
-    launcher = chosen(a.on, a.workers)
+    launcher = chosen(a.on, a.workers, results.folder / "slurm", a.slurm)
     terminate_like_interrupt()
     page = results.folder / "report.html"
     trained = run_study(

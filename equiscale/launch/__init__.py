@@ -2,9 +2,13 @@
 
 events   what a launcher is and yields     local    processes of this machine
 failed   items that failed, told together  shared   beside launchers of other machines
+on_slurm a SLURM job array
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from equiscale.errors import InputError, Stopped
 from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Work
@@ -28,9 +32,15 @@ __all__ = [
 ]
 
 
-def chosen(on: str, workers: int) -> Launcher:
-    """The launcher that ``--on local|ray[://ADDRESS]|slurm`` names."""
+def chosen(on: str, workers: int, folder: Path = Path("slurm"), slurm: Sequence[str] = ()) -> Launcher:
+    """The launcher that ``--on local|ray[://ADDRESS]|slurm`` names; jobs' files lie in ``folder``."""
     engine, _, address = on.partition("://")
+    if slurm and on != "slurm":
+        raise InputError("--slurm is for --on slurm: give that, too.")
+    if on == "slurm":
+        from equiscale.launch.on_slurm import OnSlurm, parameters
+
+        return OnSlurm(workers, folder, parameters(slurm))
     if on == "local":
         return Local(workers)
     if engine == "ray":
