@@ -21,14 +21,19 @@ def averages_figure(found: Sequence[AveragedRun], sizes: Mapping[str, SizeExpone
     title = "Averaging over rotations at test time"
     if not found:
         return absent("averages", title, "no average was measured.")
-    panels, keys = [], list[Key]()
-    against, own = _against_rotations(found)
-    panels.append(against)
-    keys += own
-    several = len(sizes) > 1
-    for name, made in sizes.items():
-        of = f", {style.name_of(name)}" if several else ""
-        panels += [_against_size(made, of), _against_floor(made, of)]
+    # Rows of three first.
+    names = sorted(dict.fromkeys(run.architecture for run in found), key=lambda name: name not in sizes)
+    several = len(names) > 1
+    known = all(np.isfinite(run.N) for run in found)
+    classes = Sizes.of("N", np.array([run.N for run in found])) if known and len(found) > 1 else None
+    panels: list[Panel] = []
+    for name in names:
+        rows = [i for i, run in enumerate(found) if run.architecture == name]
+        head = style.name_of(name) if several else "Loss of the average"
+        panels.append(_against_rotations([found[i] for i in rows], classes, rows, head))
+        if name in sizes:
+            panels += [_against_size(sizes[name]), _against_floor(sizes[name])]
+    keys = [Key("runs", "runs", ONE, "point")] if classes is None else list(classes.keys())
     if sizes:
         one = next(iter(sizes.values()))
         keys += [
@@ -39,7 +44,8 @@ def averages_figure(found: Sequence[AveragedRun], sizes: Mapping[str, SizeExpone
         ]
     caption = (
         "Lines on the left: L_mean + L_equiv / M"
-        + (", exact for squared error." if all(r.exact for r in found) else ", the leading order in 1 / M.")
+        + (", exact for squared error" if all(r.exact for r in found) else ", the leading order in 1 / M")
+        + "; bars: one standard error, of the distance from the line where that was measured."
         + (
             " Middle: L − L_D = A N^−α at one D, the lines with the L_D that is marked on the right, where α is shown "
             "for every L_D; pale: what the rungs do not allow; filled: L_D given, open: fitted."
@@ -51,21 +57,20 @@ def averages_figure(found: Sequence[AveragedRun], sizes: Mapping[str, SizeExpone
     return Drawing("averages", title, caption, tuple(panels), tuple(keys), columns=min(3, len(panels)), notes=notes)
 
 
-def _against_rotations(found: Sequence[AveragedRun]) -> tuple[Panel, list[Key]]:
-    """A colour for each size where it is known."""
-    known = all(np.isfinite(run.N) for run in found)
-    classes = Sizes.of("N", np.array([run.N for run in found])) if known and len(found) > 1 else None
+def _against_rotations(found: Sequence[AveragedRun], classes: Sizes | None, rows: Sequence[int], title: str) -> Panel:
+    """A colour for each size where it is known; rows: those of the classes."""
     marks: list[Mark] = []
-    for i, run in enumerate(found):
-        index = None if classes is None else int(classes.classes[i])
+    for row, run in zip(rows, found, strict=True):
+        index = None if classes is None else int(classes.classes[row])
         colour = ONE if classes is None or index is None else classes.colour(index)
         key = "runs" if classes is None or index is None else classes.key(index)
         line = np.geomspace(1, max(2.0, 1.5 * run.rotations.max()), 60)
         marks.append(Line(line, run.law(line), colour, key, width=1.4))
         marks.append(Rule(run.law.mean, colour=style.mix(colour, "#ffffff", 0.5), dash="dot"))
+        errors = run.errors if run.deviation_errors is None else run.deviation_errors
         low = high = None
-        if run.errors is not None:
-            low, high = run.losses - run.errors, run.losses + run.errors
+        if errors is not None:
+            low, high = run.losses - errors, run.losses + errors
         texts = [
             f"<b>{run.run}</b><br>M = {m:g}: {style.number(y)}<br>{d:+.2%} off the law"
             for m, y, d in zip(run.rotations, run.losses, run.check().deviations, strict=True)
@@ -74,15 +79,14 @@ def _against_rotations(found: Sequence[AveragedRun]) -> tuple[Panel, list[Key]]:
     label = "loss" if any(run.loss == "unknown" for run in found) else f"loss ({found[0].loss})"
     most = max(run.rotations.max() for run in found)
     ticks = tuple((float(2**k), f"{2**k}") for k in range(0, int(np.log2(most)) + 2, 1 if most <= 64 else 2))
-    panel = Panel(Axis("rotations M", ticks=ticks), Axis(label), tuple(marks), "Loss of the average")
-    return panel, [Key("runs", "runs", ONE, "point")] if classes is None else list(classes.keys())
+    return Panel(Axis("rotations M", ticks=ticks), Axis(label), tuple(marks), title)
 
 
 def _main(made: SizeExponent) -> AtFloor | None:
     return made.given[0] if made.given else made.fitted
 
 
-def _against_size(made: SizeExponent, of: str) -> Panel:
+def _against_size(made: SizeExponent) -> Panel:
     """Both losses and their fits, which bend on these axes: L - L_D is the power."""
     marks: list[Mark] = []
     line = np.geomspace(made.N.min() / 1.2, made.N.max() * 1.2, 60)
@@ -93,10 +97,10 @@ def _against_size(made: SizeExponent, of: str) -> Panel:
             marks.append(Line(line, fit(N=line), colour, key, width=1.6))
         texts = [f"N = {spoken(n)}<br>loss {style.number(y)}" for n, y in zip(made.N, loss, strict=True)]
         marks.append(Points(made.N, loss, colour, key, symbol, 6.0, hover=texts))
-    return Panel(Axis("N (parameters)"), Axis("loss"), tuple(marks), f"Loss against size{of}")
+    return Panel(Axis("N (parameters)"), Axis("loss"), tuple(marks), "Loss against size")
 
 
-def _against_floor(made: SizeExponent, of: str) -> Panel:
+def _against_floor(made: SizeExponent) -> Panel:
     """alpha along L_D; what is not allowed is pale."""
     marks: list[Mark] = []
     top, bottom = 0.0, min(float(p.alpha.min()) for p in made.profiles)
@@ -125,5 +129,4 @@ def _against_floor(made: SizeExponent, of: str) -> Panel:
     if main is not None:
         marks += [Rule(f, "x", key="chosen") for f in dict.fromkeys(main.floors)]
     y = Axis("α", False, 0.9 * bottom, 1.08 * top)
-    title = f"α hangs on L_D{of}"
-    return Panel(Axis("L_D", False), y, tuple(marks), title)
+    return Panel(Axis("L_D", False), y, tuple(marks), "α hangs on L_D")

@@ -14,6 +14,7 @@ COLUMN, PAGE = 3.4, 7.0  # inches: a column of a two-column paper, and both
 DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # same table, same bytes
 ENDINGS = ("svg", "pdf", "png", "html")
 DPI = 200
+LONG = 18  # letters
 
 
 def figure_path(path: Path | str) -> Path:
@@ -33,12 +34,13 @@ def write_figure(figure: Drawing, path: Path | str, *, width: float | None = Non
     """Write a figure as its path's ending says; the same figure gives the same bytes.
 
     width, in inches, is of the printed kinds: 3.4 stacks panels in one column of a paper, 7 sets them across the page;
-    None: a single panel in a column, more across the page. InputError in one sentence where it cannot be written.
+    None: a single panel in a column, more or one with long names across the page. InputError in one sentence where it
+    cannot be written.
     """
     path = figure_path(path)
     if not figure.panels:
         raise InputError(f"There is no figure to write: {figure.missing}")
-    width = width or (COLUMN if len(figure.panels) == 1 else PAGE)
+    width = width or (PAGE if len(figure.panels) > 1 or _has_long_names(figure) else COLUMN)
     if not 2 <= width <= 40:
         raise InputError(f"A figure {width:g} inches wide cannot be read: 3.4 is a column, 7 a page.")
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix.lower()}")
@@ -52,6 +54,11 @@ def write_figure(figure: Drawing, path: Path | str, *, width: float | None = Non
         part.unlink(missing_ok=True)
         raise InputError(f"The figure could not be written to {path}: {error.strerror or error}.") from error
     return path
+
+
+def _has_long_names(figure: Drawing) -> bool:
+    """Ticks that would leave a column nothing for the panel."""
+    return any(len(name) > LONG for panel in figure.panels for _, name in panel.y.ticks)
 
 
 def _print(figure: Drawing, path: Path, width: float) -> None:

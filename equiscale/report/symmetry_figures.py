@@ -8,9 +8,10 @@ import numpy as np
 
 from equiscale.measure.found import Found, Part
 from equiscale.report import style
-from equiscale.report.drawing import Axis, Band, Drawing, Key, Line, Mark, Note, Panel, Points, absent
+from equiscale.report.drawing import Axis, Band, Drawing, Key, Line, Mark, Note, Panel, Points, absent, shared_axes
 
 MEAN, EQUIV = style.SERIES[0], style.SERIES[1]
+APART = len(style.SERIES)  # runs that colours of their own tell apart
 UNIT = {"squared": " ((eV/Å)²)", "force": " (eV/Å)", "energy": " ((eV/atom)²)"}
 
 
@@ -80,25 +81,29 @@ def averages_figure(found: Sequence[tuple[str, Found]]) -> Drawing:
     there = [(name, f) for name, f in found if f.averages]
     if not there:
         return absent("averages", title, "no averages were measured: ask for them, as in --averages 1,2,4,8,16,32.")
-    marks: list[Mark] = []
-    keys = []
-    for i, (name, f) in enumerate(there):
-        colour, shape = style.SERIES[i % 6], style.SERIES_SYMBOLS[i % 6]
-        w = f.whole
-        assert w.mean is not None
-        floor = w.mean.value
-        m = np.array([float(a.rotations) for a in f.averages])
-        curve = np.geomspace(m.min(), m.max(), 100)
-        marks.append(Line(curve, 100 * w.equiv.value / curve / floor, colour, name))
-        measured = np.array([a.measured.value for a in f.averages])
-        error = np.array([a.deviation.error or 0.0 for a in f.averages])
-        y, e = 100 * (measured / floor - 1), 100 * error / floor
-        hover = [
-            f"<b>{name}</b><br>M = {a.rotations}: {a.measured}<br>law {a.predicted}, difference {a.deviation}"
-            for a in f.averages
-        ]
-        marks.append(Points(m, y, colour, name, shape, low=y - e, high=y + e, hover=hover))
-        keys.append(Key(name, name, colour, "line", symbol=shape))
+    families: dict[str, list[tuple[str, Found]]] = {}
+    for name, f in there:
+        families.setdefault(str(f.about.get("architecture", "")) if len(there) > APART else "", []).append((name, f))
+    looks = style.apart(families)
+    panels, keys = [], list[Key]()
+    for family, own in families.items():
+        marks: list[Mark] = []
+        if family or len(own) > APART:  # shades of one hue, in the order of runs: of widths
+            base = looks[family].hue if family else style.SERIES[0]
+            paints = [style.shade_of(base, i / max(len(own) - 1, 1)) for i in range(len(own))]
+            key = [family or "runs"] * len(own)
+            ends = (own[0][0].removeprefix(family).strip(), own[-1][0].removeprefix(family).strip())
+            label = style.name_of(family) if family else "runs"
+            keys.append(Key(key[0], label, base, "shades", colours=tuple(paints), ends=ends))
+            shapes = ["circle"] * len(own)
+        else:
+            paints, key, shapes = list(style.SERIES), [name for name, _ in own], list(style.SERIES_SYMBOLS)
+            keys += [Key(n, n, paints[i], "line", symbol=shapes[i]) for i, n in enumerate(key)]
+        for i, (name, f) in enumerate(own):
+            marks += _average_marks(name, f, paints[i], key[i], shapes[i])
+        x = Axis("rotations averaged over, M")
+        head = style.name_of(family) if family else ""
+        panels.append(Panel(x, Axis("L above L_mean (%)", log=False), tuple(marks), head))
     exact = there[0][1].averages[0].exact
     caption = (
         f"{there[0][1].loss} loss of the average over M rotations, above that of the average over all of them. Lines: "
@@ -106,7 +111,24 @@ def averages_figure(found: Sequence[tuple[str, Found]]) -> Drawing:
         f"{'exact' if exact else 'the leading order only'} for this loss; points: measured with other rotations; bars: "
         "one standard error of their distance from the line."
     )
-    x = Axis("rotations averaged over, M")
-    return Drawing(
-        "averages", title, caption, (Panel(x, Axis("L above L_mean (%)", log=False), tuple(marks)),), tuple(keys)
-    )
+    return Drawing("averages", title, caption, shared_axes(panels), tuple(keys))
+
+
+def _average_marks(name: str, f: Found, colour: str, key: str, shape: str) -> list[Mark]:
+    """The law as a line, and what was measured as points."""
+    w = f.whole
+    assert w.mean is not None
+    floor = w.mean.value
+    m = np.array([float(a.rotations) for a in f.averages])
+    curve = np.geomspace(m.min(), m.max(), 100)
+    measured = np.array([a.measured.value for a in f.averages])
+    error = np.array([a.deviation.error or 0.0 for a in f.averages])
+    y, e = 100 * (measured / floor - 1), 100 * error / floor
+    hover = [
+        f"<b>{name}</b><br>M = {a.rotations}: {a.measured}<br>law {a.predicted}, difference {a.deviation}"
+        for a in f.averages
+    ]
+    return [
+        Line(curve, 100 * w.equiv.value / curve / floor, colour, key),
+        Points(m, y, colour, key, shape, low=y - e, high=y + e, hover=hover),
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,16 @@ def measured(known: bool = True):
     for i, n in enumerate(SIZES):
         term, u = 22.7 * n**-0.276, float(np.exp(0.006 * rng.normal()))
         losses = [{"rotations": m, "loss": (0.255 + term * (0.9 + 0.1 / m)) * u} for m in (1, 2, 8, 32)]
-        rows.append({"run": f"r{i}", "N": n if known else None, "D": 1e9, "loss": "study", "averages": losses})
+        rows.append(
+            {
+                "run": f"r{i}",
+                "architecture": "mpnn",
+                "N": n if known else None,
+                "D": 1e9,
+                "loss": "study",
+                "averages": losses,
+            }
+        )
     return averaged_runs({"runs": rows})
 
 
@@ -58,6 +69,20 @@ def test_alpha_along_the_floor_is_bold_where_it_is_allowed(both):
     assert [(m.low, m.high) for m in of(panel, Strip)] == [p.allowed for p in found.profiles]
     filled = [m.filled for m in of(panel, Points)]
     assert filled == [True, True, False, False]  # given, then fitted
+
+
+def test_each_architecture_has_a_row(both):
+    """Would catch runs of two architectures in one panel, rows that do not begin with their runs, and bars of the
+    losses where those of the distance from the line are known."""
+    runs, found = both
+    other = [replace(run, architecture="egnn", deviation_errors=np.full(4, 1e-3)) for run in runs]
+    mine = [replace(run, architecture="mpnn") for run in runs]
+    figure = averages_figure([*other, *mine], {"mpnn": found})
+    assert [p.title for p in figure.panels] == ["MPNN", "Loss against size", "α hangs on L_D", "EGNN"]
+    first, last = figure.panels[0], figure.panels[3]
+    assert sum(len(m.x) for m in of(first, Points)) == sum(len(m.x) for m in of(last, Points)) == 24
+    bar = of(last, Points)[0]
+    np.testing.assert_allclose(np.asarray(bar.high) - bar.low, 2e-3)
 
 
 def test_without_sizes_there_is_one_panel(tmp_path):
