@@ -165,7 +165,8 @@ class TrainedPotential:
 
 def _checkpoint(path: Path) -> Path:
     """The checkpoint that a path means: the folder itself, or the run's key beside its record."""
-    beside = path.with_name(f"{path.name.removesuffix('.json')}.ckpt")
+    path = path if path.name else path.resolve()  # "." has no name
+    beside = path.parent / f"{path.name.removesuffix('.json')}.ckpt"
     if not path.is_dir() and beside.is_dir():
         path = beside
     if not path.exists():

@@ -135,6 +135,24 @@ def test_exponents_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]
 # --- averages ------------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_on_the_plateau_is_told_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch two gammas of one folder without a word: `gap` takes that of the law with a plateau."""
+    words = ("exponents", folder, "--architecture", "mpnn", "--bootstrap", 0)
+    assert "ask for --law plateau" in told(capsys, *words)
+    assert json.loads(told(capsys, *words, "--json"))["on_plateau"] == ["mpnn"]
+    said = told(capsys, *words, "--law", "sum-power")
+    assert "ask for --law plateau" not in said
+    assert "[" not in said.split("change")[1].split("gamma")[1].splitlines()[0]  # --bootstrap 0: no intervals
+
+
+def test_gaps_that_cannot_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch an empty table with a success's exit code."""
+    assert "--gamma is a finite positive number" in refused(capsys, "gap", folder, "--gamma", -1)
+    assert "--gamma is a finite positive number" in refused(capsys, "gap", folder, "--gamma", "nan")
+    assert "add --gamma" in refused(capsys, "gap", folder, "--gamma-error", 0.1)
+    assert "tells a gap" in refused(capsys, "gap", folder, "--gamma", 0.2, "--floor", 5)
+
+
 def curve(n: float, *, noise: float = 0.0, seed: int = 0) -> tuple[float, float]:
     u = noise * np.random.default_rng(seed).normal()
     term = 10**1.356 * n**-0.276
@@ -201,12 +219,34 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(json.dumps({"runs": [run(i) for i in range(6)]}))
     assert "not below the least loss" in refused(capsys, "averages", path, "--floor", 0.9)
     assert "not understood" in refused(capsys, "averages", path, "--floor", "x")
+    assert "zero or more" in refused(capsys, "averages", path, "--floor", -1)
+    assert "averages nothing" in refused(capsys, "averages", path, "--rotations", 1)
     assert "no architecture 'egnn'" in refused(capsys, "averages", path, "--architecture", "egnn")
     path.write_text("{")
     assert "damaged" in refused(capsys, "averages", path)
     assert "cannot be read" in refused(capsys, "averages", tmp_path / "none.json")
     (tmp_path / "empty").mkdir()
     assert "holds no averages" in refused(capsys, "averages", tmp_path / "empty")
+
+
+def test_losses_are_not_mixed_and_runs_not_doubled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with measurements of two losses, or the same run twice: would catch both in one fit."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"runs": [run(0), run(1, "study")]}))
+    assert "several losses (squared, study)" in refused(capsys, "averages", path)
+    path.write_text(json.dumps({"runs": [run(0, key="a" * 16), run(0, key="a" * 16)]}))
+    assert "is there twice" in refused(capsys, "averages", path)
+
+
+def test_one_run_in_twenty_is_off_by_chance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of many runs the largest deviation is judged as the largest of all: would catch a verdict for each alone."""
+    path = tmp_path / "a.json"
+    made = [run(i % 6) for i in range(20)]
+    made[3]["averages"][3]["loss"] += 2.7 * made[3]["averages"][3]["error"]
+    path.write_text(json.dumps({"runs": made[3:4]}))
+    assert "not so in mpnn-3" in told(capsys, "averages", path, "--bootstrap", 0)
+    path.write_text(json.dumps({"runs": made}))
+    assert "no measured point contradicts it" in told(capsys, "averages", path, "--bootstrap", 0)
 
 
 def test_size_and_data_come_from_the_records(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

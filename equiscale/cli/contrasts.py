@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from equiscale.cli import runs
 from equiscale.cli.arguments import command, results_of
-from equiscale.cli.averaging import add_loss, chosen, tracked
+from equiscale.cli.averaging import add_loss, chosen, surface_of, tracked
 from equiscale.cli.choosing import laws_of, widest_sample
 from equiscale.cli.laws import law_figures, one_sentence
 from equiscale.errors import InputError
@@ -143,6 +143,10 @@ def _gaps(a: argparse.Namespace) -> None:
     """k of each run's last tracked look, by the compute exponent of its architecture."""
     from equiscale.laws.gap import efficiency_gap
 
+    if a.gamma is not None and not 0 < a.gamma < float("inf"):
+        raise InputError(f"--gamma is a finite positive number, not {a.gamma:g}.")
+    if a.gamma is None and a.gamma_error:
+        raise InputError("--gamma-error is of a gamma that is given: add --gamma.")
     results = results_of(Path(a.of[0]))
     records = results.records()
     if a.architecture is not None:
@@ -175,6 +179,9 @@ def _gaps(a: argparse.Namespace) -> None:
         )  # fmt: skip
         lines.append((str(record.spec), f"{record.parameters:.4g}", f"{point.atoms:.3g}", f"{pair[0]:.4g}",
                       f"{pair[1]:.4g}", f"{made.share:.2%}", f"{made.k}"))  # fmt: skip
+    if not rows:
+        why = left[str(seen[0].spec)].rstrip(".")
+        raise InputError(f"no run in {results.folder} tells a gap; {seen[0].spec}: {why}.")
     head = ("run", "N", "D", "L", "L_mean", "share", "k")
     widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
     text = ["Break-even gap k = ((L - E) / (L_mean - E))^(1 / gamma) at the last tracked look of each run:"]
@@ -213,24 +220,16 @@ def _source(a: argparse.Namespace) -> str:
 def _exponents_of(
     a: argparse.Namespace, results: "Results", seen: "list[RunRecord]"
 ) -> "dict[str, tuple[float, np.ndarray | None]]":
-    """gamma and its draws by architecture: as given, or by the law that an analysis believes. Of eq. 1 it is the
-    folder's own; of squared error, whose exponent is about twice that, one of the tracked looks."""
-    from equiscale.facts import analyses
-    from equiscale.laws.analysis import analyse
+    """gamma and its draws by architecture: as given, or by the law that an analysis believes."""
     from equiscale.laws.surfaces import gamma_of
 
     names = list(dict.fromkeys(record.spec.architecture for record in seen))
     if a.gamma is not None:
         return {name: (a.gamma, _around(a.gamma, a.gamma_error)) for name in names}
     out: dict[str, tuple[float, np.ndarray | None]] = {}
-    table, least = tracked(seen), results.study().exclude_below
+    table = tracked(seen)
     for name in names:
-        if a.loss == "study":
-            made = analyses(results, sets=("molecules",), architecture=name)[2]["molecules"]
-        else:  # the same laws, of the squared error
-            mine = {key: column[table["architecture"] == name] for key, column in table.items()}
-            made = analyse({**mine, "loss_squared": mine["mse_total"]}, validation="squared", exclude_below=least)
-        surface = made.architectures[name].believed if name in made.architectures else None
+        surface = surface_of(results, table, name, a.loss)
         if surface is None or "gamma" not in surface.estimates:
             raise InputError(f"the records of {name} tell no compute exponent: give it with --gamma.")
         out[name] = (surface.estimates["gamma"].value, gamma_of(surface.draws))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from equiscale.measure.decompose import Options
     from equiscale.measure.found import Found
     from equiscale.measure.model import Model
+    from equiscale.run import RunRecord
 
 
 def add(commands: "Commands") -> None:
@@ -93,7 +95,8 @@ def _of_model(a: argparse.Namespace, options: "Options") -> "list[tuple[str, Fou
     from equiscale.measure.model import as_model
 
     model = as_model(a.model, _arguments(a.arg), device=a.device, dtype=a.dtype, folder=os.getcwd())
-    return [(model.name, _measured(a, model, options, a.data or "builtin", reader(a)))]
+    found = _measured(a, model, options, a.data or "builtin", reader(a))
+    return [(model.name, _of_record(found, _record_beside(Path(a.model))))]
 
 
 def _of_runs(a: argparse.Namespace, options: "Options", runs: Any) -> "list[tuple[str, Found]]":
@@ -114,8 +117,39 @@ def _of_runs(a: argparse.Namespace, options: "Options", runs: Any) -> "list[tupl
     found = []
     for record in there:
         model = as_model(checkpoint_path(runs.folder, record.spec.key), device=a.device, dtype=a.dtype)
-        found.append((str(record.spec), _measured(a, model, options, data, keys, part)))
+        found.append((str(record.spec), _of_record(_measured(a, model, options, data, keys, part), record)))
     return found
+
+
+def _record_beside(checkpoint: Path) -> "RunRecord | None":
+    """The record <key>.json beside <key>.ckpt: what `equiscale averages` needs of a run is in it."""
+    from equiscale.run import load
+
+    name = checkpoint.resolve().name.removesuffix(".json").removesuffix(".ckpt")
+    path = checkpoint.resolve().parent / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        record = load(path)
+    except InputError:  # some other file: a checkpoint may lie anywhere
+        return None
+    return record if record.spec.key == name else None
+
+
+def _of_record(found: "Found", record: "RunRecord | None") -> "Found":
+    if record is None or not record.curve:
+        return found
+    spec = record.spec
+    about = {
+        "key": spec.key,
+        "run": str(spec),
+        "architecture": spec.architecture,
+        "width": spec.model.width,
+        "seed": spec.seed,
+        "N": record.parameters,
+        "D": record.curve[-1].atoms,
+    }
+    return replace(found, about={**found.about, **about})
 
 
 def _measured(

@@ -176,6 +176,7 @@ class AveragedRun(Plain):
     errors: np.ndarray | None
     predicted: np.ndarray | None
     deviation_errors: np.ndarray | None = None  # of measured - predicted, structure by structure
+    key: str = ""  # of the record, where it is known
 
     def at(self, rotations: float) -> float:
         """The measured loss of so many rotations; inf: L_mean. NaN where it was not measured."""
@@ -206,8 +207,8 @@ def averaged_runs(data: Mapping[str, Any]) -> list[AveragedRun]:
                    "averages": [{"rotations": 1, "loss": .30, "error": .005, "predicted": .30}, ...]}, ...]}
 
     or one such run alone, or what `equiscale symmetry … --averages 1,2,4 --json FILE` writes: there a number and its
-    error are {"value", "error"}, L_mean and L_equiv lie in "whole", architecture and width in "about", and an average
-    has "measured", "predicted" and their "deviation", structure by structure.
+    error are {"value", "error"}, L_mean and L_equiv lie in "whole", key, run, architecture, width, N and D in "about",
+    and an average has "measured", "predicted" and their "deviation", structure by structure.
 
     Needed are `averages` with `rotations` and a loss; whatever else is missing or null is not known. Without L_mean and
     L_equiv the law is fitted to the averages. It is exact for the loss "squared", or where an average says "exact".
@@ -222,8 +223,8 @@ def averaged_runs(data: Mapping[str, Any]) -> list[AveragedRun]:
 def _run(entry: Any, place: int) -> AveragedRun:
     name = f"run {place + 1}"
     try:
-        name = str(entry.get("run") or entry.get("model") or name)
         about, whole = {**entry, **(entry.get("about") or {})}, {**entry, **(entry.get("whole") or {})}
+        name = str(about.get("run") or entry.get("model") or name)
         points = sorted(entry["averages"], key=lambda p: float(p["rotations"]))
         m = np.array([float(p["rotations"]) for p in points])
         y, error = np.array([_figure(p, "measured", "loss") for p in points]).reshape(-1, 2).T
@@ -257,6 +258,7 @@ def _run(entry: Any, place: int) -> AveragedRun:
         errors=known,
         predicted=told if np.isfinite(told).any() else None,
         deviation_errors=off if np.isfinite(off).any() else None,
+        key=str(about.get("key") or ""),
     )
 
 

@@ -108,7 +108,7 @@ def exponent_change(
     quantities  names among the law's exponents (and gamma), or functions of parameters; None: all exponents
     fixed       given parameters of the first and of the second law; options: those of `fit` (objective, bounds, …)
 
-    ValueError in one sentence where rows do not suffice; no interval below four runs.
+    ValueError in one sentence where rows do not suffice; no interval below four runs, or of no resamples.
     """
     known = exponents_of(law)
     if quantities is None:
@@ -127,7 +127,7 @@ def exponent_change(
         studies.append(_study(found, x, y, clusters, options.get("weights")))
     first, second = studies
     count = len(first.runs)
-    drawn = _drawn(first, second, resamples, seed) if count >= FEWEST else None
+    drawn = _drawn(first, second, resamples, seed) if count >= FEWEST and resamples > 0 else None
     changes = {}
     for name, quantity in asked.items():
         changes[name] = _change(name, quantity, first, second, drawn, level, names)
@@ -150,10 +150,16 @@ def exponent_change(
         runs=count,
         resamples=0 if drawn is None else resamples,
         failed=failed,
-        method="none: too few runs" if drawn is None else f"{METHOD}, {resamples} draws",
+        method=_method(count, resamples),
         correlation=shared,
         warnings=tuple(warnings),
     )
+
+
+def _method(runs: int, resamples: int) -> str:
+    if runs < FEWEST:
+        return "none: too few runs"
+    return f"{METHOD}, {resamples} draws" if resamples > 0 else "none was asked for"
 
 
 class _Pair(NamedTuple):
@@ -225,7 +231,7 @@ def _change(
     points = [float(np.asarray(quantity(_named(s, s.best[None])))[0]) for s in (first, second)]
     spans: list[Interval | None] = [None, None, None]
     p = None
-    if drawn is not None:
+    if drawn is not None and drawn.draws:
         with np.errstate(all="ignore"):
             many = [np.asarray(quantity(values), float) for values in (drawn.first, drawn.second)]
             many.append(many[1] - many[0])
@@ -246,7 +252,7 @@ def signed(change: Estimate) -> str:
 def _words(name: str, points: Sequence[float], change: Estimate, names: tuple[str, str]) -> str:
     both = f"{name} is {points[0]:.3g} of {names[0]} and {points[1]:.3g} of {names[1]}"
     if change.interval is None:
-        return f"{both}: it changes by {change.value:+.2g}, and there is no scatter over runs to judge that by."
+        return f"{both}: it changes by {change.value:+.2g}, and there is no interval to judge that by."
     span = signed(change)
     if change.interval.low <= 0 <= change.interval.high:
         return f"{both}: it changes by {span}, not distinguishable from no change."

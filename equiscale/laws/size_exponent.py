@@ -209,7 +209,9 @@ def size_exponent(
     for floor in floors:
         pair = floor if isinstance(floor, tuple) else (floor, floor)
         for value, least, name in zip(pair, (y.min(), z.min()), names, strict=True):
-            if not 0 <= value < least:
+            if not value >= 0:
+                raise ValueError(f"L_D = {value:g} is no loss: it is zero or more.")
+            if value >= least:
                 raise ValueError(f"L_D = {value:g} is not below the least loss of {name}, {least:.4g}.")
         given.append(both(({"L_D": float(pair[0])}, {"L_D": float(pair[1])})))
     warnings: list[str] = []
@@ -253,7 +255,7 @@ def _verdict(
         if main.given and main.floors[0] != main.floors[1]:
             how = f"L_D = {main.floors[0]:.3g} and {main.floors[1]:.3g} given"
         if span is None:
-            out.append(f"With {how} the exponent changes by {change:+.2g}; the rungs are too few for an interval.")
+            out.append(f"With {how} the exponent changes by {change:+.2g}, without an interval.")
         else:
             told = main.alpha.distinguishable
             verdict = ("steeper" if change > 0 else "flatter") if told else "not distinguishable"

@@ -93,6 +93,17 @@ def test_structures_are_spread_and_labels_counted(tmp_path, capsys):
     assert (found["structures"], found["left"], found["labelled"]) == (7, 20, True)
 
 
+def test_isolated_atoms_of_a_file_are_left_out_and_counted(data, tmp_path, capsys):
+    """They are references; a file of nothing else says so, and is not called empty."""
+    atom = "1\nProperties=species:S:1:pos:R:3 energy=-13.6\nH 0 0 0\n"
+    data.write_text(data.read_text() + 2 * atom)
+    run("ase.calculators.lj:LennardJones", data)
+    assert "12 structures" in (said := capsys.readouterr().out)
+    assert "2 isolated atoms left out" in said
+    data.write_text(atom)
+    assert "isolated atoms only" in refused(capsys, "symmetry", "ase.calculators.lj:LennardJones", data)
+
+
 def test_a_study(tmp_path, monkeypatch, capsys):
     """A row per run on the same structures: those the study keeps for validation."""
     data = write_extxyz(tmp_path / "a.xyz", structures(44))
@@ -167,3 +178,40 @@ def test_of_a_checkpoint(checkpoint, data, tmp_path, capsys):
     assert "is empty" in refused(capsys, "symmetry", checkpoint, data)
     write_extxyz(data, [replace(s, numbers=np.full(len(s), 16)) for s in structures(5)])
     assert "holds S, which the potential was not trained on" in refused(capsys, "symmetry", checkpoint, data)
+
+
+def test_averages_know_their_run(tmp_path, monkeypatch, capsys):
+    """`averages` takes what `symmetry --averages --json` writes, of runs and of a checkpoint beside its record, without
+    further options: would catch a run whose N, D or variant is not told, and variants taken for one architecture."""
+    data = write_extxyz(tmp_path / "a.xyz", structures(12))
+    base = tiny_spec("mpnn", name=str(data))
+    specs = [replace(base, model=replace(base.model, width=w), variant="odd") for w in (4, 6, 8, 10)]
+    folder = tmp_path / "results" / "tiny"
+    Results(folder).begin(Study("tiny", (Ladder(base.model, (4, 6, 8, 10), base.data, variant="odd"),)), specs)
+    for spec in specs:
+        train(spec, tiny_store(), folder)
+    records = {r.spec.key: r for r in Results(folder).records()}
+    monkeypatch.chdir(tmp_path)
+    run("tiny", data, "--averages", "1,2,4", "--rotations", "random:3", "--json", "all.json")
+    capsys.readouterr()
+    assert main(["averages", "all.json", "--bootstrap", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["sizes"]) == {"mpnn odd"}
+    assert {r["key"]: (r["N"], r["D"]) for r in found["runs"]} == {
+        key: (r.parameters, r.curve[-1].atoms) for key, r in records.items()
+    }
+    one = specs[0].key
+    for word in (folder / one, f"results/tiny/{one}.ckpt", f"results/tiny/{one}.json"):
+        run(word, data, "--averages", "1,2", "--rotations", "random:3", "--json")
+        about = read(capsys)["about"]
+        assert (about["key"], about["architecture"]) == (one, "mpnn odd")
+        assert (about["N"], about["D"]) == (records[one].parameters, records[one].curve[-1].atoms)
+    monkeypatch.chdir(checkpoint_path(folder, one))
+    run(".", data, "--rotations", "random:3", "--json")
+    assert read(capsys)["about"]["key"] == one
+    shutil.copytree(checkpoint_path(folder, one), tmp_path / "elsewhere.ckpt")
+    (tmp_path / "elsewhere.json").write_text("{}")
+    run(tmp_path / "elsewhere.ckpt", data, "--rotations", "random:3", "--json")
+    assert "key" not in read(capsys)["about"]
+    monkeypatch.chdir(tmp_path)
+    assert "several runs" in refused(capsys, "evaluate", ".")
