@@ -262,6 +262,8 @@ def test_a_failure_is_kept_for_as_little_memory_only(tmp_path):
     out = Found(ended="out", memory_ran_out=True, enforced=4 * GIB)
     assert _holds(out, 3 * GIB)
     assert not _holds(out, 5 * GIB)
+    assert not _holds(replace(out, enforced=None), 5 * GIB)  # killed before it said
+    assert _holds(replace(out, enforced=None), None)  # of a GPU, whose memory stays what it is
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -139,7 +139,9 @@ def _holds(found: Found, enforce: int | None) -> bool:
     """Whether what was found needs no second look: all of it, or memory that ran out with no less than there is."""
     if not found.ended:
         return True
-    return found.memory_ran_out and found.enforced is not None and enforce is not None and enforce <= found.enforced
+    if not found.memory_ran_out or (found.enforced is None) != (enforce is None):
+        return False
+    return found.enforced is None or enforce is None or enforce <= found.enforced
 
 
 def fitting(
