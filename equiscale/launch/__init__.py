@@ -1,7 +1,7 @@
 """Where runs are trained. A launcher is given its function, so this chapter knows no training.
 
 events   what a launcher is and yields     local    processes of this machine
-failed   items that failed, told together  shared   beside launchers of other machines
+failed   items that failed, told together  sharing  beside launchers of other machines
 on_slurm a SLURM job array
 """
 
@@ -14,7 +14,7 @@ from equiscale.errors import InputError, Stopped
 from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Work
 from equiscale.launch.failed import Failed, result
 from equiscale.launch.local import Local, local_processes
-from equiscale.launch.shared import shared
+from equiscale.launch.sharing import shared
 
 __all__ = [
     "RETRIES",

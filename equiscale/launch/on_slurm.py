@@ -47,7 +47,7 @@ repeated; ``warning``: seconds between the signal and the end of the time."""
 
 def parameters(options: Iterable[str]) -> dict[str, Any]:
     """submitit's parameters from `KEY=VALUE`s; InputError for what is unknown, naming the nearest."""
-    found: dict[str, Any] = {"timeout_min": 240, "slurm_signal_delay_s": 120, "cpus_per_task": 1}
+    found: dict[str, Any] = {"timeout_min": 240, "cpus_per_task": 1}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not value:
@@ -65,6 +65,9 @@ def parameters(options: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"--slurm {key}={value}: wants a whole number above zero.")
         else:
             found[name] = int(value) if kind is int else value
+    seconds = 60 * found["timeout_min"]
+    if found.setdefault("slurm_signal_delay_s", min(120, seconds // 2)) >= seconds:
+        raise InputError(f"--slurm warning={found['slurm_signal_delay_s']}: a job has {seconds} seconds in all.")
     return found
 
 

@@ -26,7 +26,7 @@ submitit = pytest.importorskip("submitit")
 def launcher(tmp_path, monkeypatch):
     tests = os.pathsep.join(str(Path(__file__).parents[i]) for i in (0, 1))
     monkeypatch.setenv("PYTHONPATH", tests)  # jobs find the functions of the tests
-    return OnSlurm(2, tmp_path / "slurm", parameters(["time=1"]), "local", every=0.1)
+    return OnSlurm(2, tmp_path / "slurm", parameters(["time=10"]), "local", every=0.1)
 
 
 def test_items_become_jobs(launcher):
@@ -126,6 +126,7 @@ def test_options():
         ("gpus=none", "wants a whole number"),
         ("time=tomorrow", "write minutes, or HOURS:MINUTES:SECONDS"),
         ("time=0", "needs some time"),
+        ("warning=14400", "a job has 14400 seconds in all"),
     ],
 )
 def test_options_that_cannot_be(option, said):

@@ -46,3 +46,22 @@ def long(item, tell):
             tell(step)
     finally:
         path.with_suffix(".saved").write_text(str(step))
+
+
+def claimed(item, tell):
+    """Trains as a rung is trained: a claim, a record, and a note of who began it."""
+    from equiscale.claim import Busy, take
+
+    path = Path(item)
+    claim = take(path.with_suffix(".claim"))
+    if isinstance(claim, Busy):
+        return claim
+    with claim:
+        if not path.exists():
+            with path.with_suffix(".began").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.2)
+            claim.confirm()
+            path.write_text("")
+        claim.done()
+    return item
