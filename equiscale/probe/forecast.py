@@ -73,7 +73,7 @@ class Forecast:
                 f"{spec.architecture:<24}{spec.model.width:>6}{len(x.rung.runs):>6}{_or(x.parameters, ','):>12}"
                 f"{spec.steps:>9,}{_or(x.step_seconds and 1e3 * x.step_seconds, '.1f'):>9}"
                 f"{'?' if x.seconds is None else duration(x.seconds):>9}{_or(x.share, '.0%'):>7}{_or(hours, '.3g'):>9}"
-                f"{_or(x.need and x.need / GIB, '.2f'):>7}  {x.how if x.fit is None or x.fit.fits else 'does not fit'}"
+                f"{_or(x.need and x.need / GIB, '.2f'):>7}  {self._state(x)}"
             )
         runs = sum(len(x.rung.runs) for x in self.lines)
         unknown = sum(len(x.rung.runs) for x in self.lines if x.seconds is None)
@@ -98,6 +98,11 @@ class Forecast:
         if self.device != "cpu" and (fit := together(self.lines, self.limit)) > 1:
             out.append(f"{fit} of these runs fit on the device together: `--workers {fit}`.")
         return "\n".join([*out, *(x.advice for x in self.lines if x.advice)])
+
+    def _state(self, line: Line) -> str:
+        if line.fit is not None:
+            return line.how if line.fit.fits else "does not fit"
+        return line.how + (": does not fit" if (line.need or 0) > MARGIN * self.each else "")
 
     def to_dict(self) -> dict[str, Any]:
         rows = [
@@ -197,7 +202,7 @@ def _advice(rung: Rung, found: Found, fit: Fit, each: int) -> str:
         return ""
     if found.ended and not found.memory_ran_out and fit.budget is None:
         return f"{rung} was not measured: {found.ended}."
-    has = f"a worker has {each / GIB:.3g} GiB"
+    has = f"a worker may take {MARGIN * each / GIB:.3g} GiB"
     takes = "ran out of memory" if fit.need is None else f"takes {fit.need / GIB:.3g} GiB"
     if fit.budget is None:
         looks = look_need(found) + found.base
