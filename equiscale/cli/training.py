@@ -21,12 +21,13 @@ def add(commands: "Commands") -> None:
     tune = command(commands, "tune", _tune, "find the learning rate, batch and depth of a study's architectures")
     _add_study(tune)
     _add_running(tune)
-    train = command(commands, "train", _train, "train one run of a study in this process")
+    train = command(commands, "train", _train, "train one run of a study, in this process or in several ranks")
     _add_study(train)
     train.add_argument("--architecture", help="which ladder, where there are several")
     train.add_argument("--width", type=int, required=True)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="cpu")
+    train.add_argument("--ranks", type=int, help="processes that train it together (default: as torchrun or srun say)")
     dry = command(commands, "dry-run", _dry_run, "what a study will cost, before anything is trained")
     _add_study(dry)
     dry.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -110,6 +111,27 @@ def _tune(a: argparse.Namespace) -> None:
 
 
 def _train(a: argparse.Namespace) -> None:
+    if a.ranks is not None and a.ranks < 1:
+        raise InputError(f"--ranks must be at least 1, not {a.ranks}.")
+    # What a launcher started as one of several; `--ranks 1` trains alone all the same.
+    started = "RANK" in os.environ or "SLURM_STEP_ID" in os.environ
+    if a.ranks == 1 or (a.ranks is None and not started):
+        _train_one(a)
+        return
+    from equiscale.train import distributed
+
+    if not started:
+        options = ("results", "architecture", "width", "seed", "device")
+        given = [(f"--{name}", str(getattr(a, name))) for name in options if getattr(a, name) is not None]
+        words = ["train", str(a.study), *(word for pair in given for word in pair)]
+        code = distributed.told(lambda: distributed.start(words, a.ranks, a.device))
+    else:
+        code = distributed.told(lambda: distributed.take_part(lambda: _train_one(a), a.device, a.ranks))
+    if code:
+        raise SystemExit(code)
+
+
+def _train_one(a: argparse.Namespace) -> None:
     from equiscale.study import train_one
 
     study, results = _open(a)

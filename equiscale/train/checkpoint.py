@@ -13,6 +13,7 @@ from torch import nn
 
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
+from equiscale.train.ranks import Ranks
 
 
 @dataclass
@@ -25,6 +26,8 @@ class State:
     flops: float = 0.0
     seconds_train: float = 0.0
     seconds_total: float = 0.0
+    seconds_wall: float = 0.0  # the others are of devices: of all ranks together
+    ranks: int = 1  # most at a time
     max_gradient_norm: float = 0.0
     clipped_steps: int = 0
     since: list[float] = field(default_factory=list)  # loss of each step since the last look
@@ -49,9 +52,28 @@ class State:
 
 def write(path: Path, model: nn.Module, optimizer: Any, state: State) -> None:
     """Weights as they train (not the averaged ones), the optimiser's state, and ``state``; all or nothing."""
+    write_atomically(path, _written(model, optimizer, state))
+
+
+def shared(ranks: Ranks, model: nn.Module, optimizer: Any, state: State) -> State:
+    """What rank 0 has, on every rank: only it need see the file, and processors may round a fresh fit differently."""
+    content = ranks.told(_written(model, optimizer, state) if ranks.leads and ranks.world > 1 else None)
+    if ranks.leads:
+        return state
+    device = next(model.parameters()).device
+    return _restored(torch.load(io.BytesIO(content), map_location=device, weights_only=True), model, optimizer)
+
+
+def _written(model: nn.Module, optimizer: Any, state: State) -> bytes:
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}, buffer)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def _restored(saved: dict[str, Any], model: nn.Module, optimizer: Any) -> State:
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return State(**saved["state"])
 
 
 def read(path: Path, model: nn.Module, optimizer: Any, device: torch.device) -> State | None:
@@ -62,6 +84,4 @@ def read(path: Path, model: nn.Module, optimizer: Any, device: torch.device) -> 
         return None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):  # written atomically: not of a kill
         raise InputError(f"{path} is not a checkpoint of ours: remove it, and the run begins again.") from None
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    return State(**saved["state"])
+    return _restored(saved, model, optimizer)

@@ -27,6 +27,7 @@ from equiscale.symmetry.groups import SO3
 from equiscale.train import remedies
 from equiscale.train.epochs import SHUFFLED_AT_ONCE, Epochs
 from equiscale.train.loss import per_structure
+from equiscale.train.ranks import ALONE, Ranks
 
 ROTATION = 2  # stream of the run's seed; 1 is the order's, 3 the remedies'
 
@@ -44,6 +45,7 @@ class Batch:
     label: Prediction
     share: float  # of the step: 1 / structures of the whole step
     turned: Elements | None = None  # [copies, structures]: what the remedy's loss looks at, as it is first
+    first: int = 0  # where the batch begins in a validation set
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,7 @@ class ForceField:
     validation: dict[str, Store]
     references: References
     device: torch.device
+    ranks: Ranks = ALONE  # between which steps and validation sets are split
     # Memory of graphs and orders already made: pure functions of the fields above.
     _cache: dict[tuple[str, int | None], list[Batch]] = field(default_factory=dict, repr=False)
     _seen: list[int] = field(default_factory=lambda: [0, 0], repr=False)  # structures, and their atoms
@@ -66,12 +69,14 @@ class ForceField:
         isolated: dict[int, float] | None = None,
         device: str = "cpu",
         references: References | None = None,
+        ranks: Ranks = ALONE,
     ) -> ForceField:
         """References and normalisation from the whole training part (so a shorter run shares them), then both sets.
 
         ``references``: those of the weights that the run starts from, instead.
         """
         remedies.refuse(spec)
+        refuse_more_ranks(spec, ranks)
         count = store.count("train")
         if spec.data.structures > count:
             raise InputError(
@@ -107,7 +112,7 @@ class ForceField:
             train = Subset(store, "train", references)
         else:
             train = normalised(store.take(store.where("train")), references)
-        return ForceField(spec, train, validation, references, torch.device(device))
+        return ForceField(spec, train, validation, references, torch.device(device), ranks)
 
     @cached_property
     def epochs(self) -> Epochs:
@@ -124,14 +129,17 @@ class ForceField:
         return self.batch(self.train.take(self.epochs.first(PREPARED_WITH))).graph
 
     def micro_batches(self, step: int) -> list[Batch]:
+        """This rank's, of a step whose structures and turns are the same for any number of ranks."""
         optim = self.spec.optim
         epoch, within = divmod(step, self.spec.steps_per_epoch)
         start = within * optim.batch_structures
         indices = self.epochs.at(epoch, start, start + optim.batch_structures)
-        store = self.train.take(indices)
+        alone = self.ranks.world == 1
+        mine = np.arange(len(indices)) if alone else dealt(self.train.sizes_at(indices), self.ranks)
+        store = self.train.take(indices[mine])
+        # Drawn for the whole step, before it is cut: where it is cut changes no structure's turns.
         if self.spec.data.augment:
-            store = rotated(store, np.random.default_rng([self.spec.seed, ROTATION, step]))
-        # Of the whole step, before it is cut: where it is cut changes no structure's turns.
+            store = rotated(store, np.random.default_rng([self.spec.seed, ROTATION, step]), len(indices), mine)
         turned = remedies.drawn(
             self.spec.remedy, len(indices), np.random.default_rng([self.spec.seed, remedies.STREAM, step])
         )
@@ -144,6 +152,7 @@ class ForceField:
         batches = [self.batch(store.take(part), share) for part in pieces]
         if turned is None:
             return batches
+        turned = turned[:, mine]
         return [replace(batch, turned=turned[:, part]) for batch, part in zip(batches, pieces)]
 
     def batch(self, store: Store, share: float = 1.0) -> Batch:
@@ -185,16 +194,15 @@ class ForceField:
 
     def evaluate(self, model: Potential, name: str, limit: int | None = None) -> tuple[Losses, np.ndarray]:
         """Losses on a validation set, and each structure's loss (float32). ``limit``: its first structures only."""
-        energies, forces, sizes = [], [], []
+        found = []
         for batch in self.batches(name, limit):
             grad = torch.no_grad() if self.spec.model.forces == "direct" else torch.enable_grad()
             with grad:
                 prediction = self.predict(model, batch.graph)
             e, f = per_structure(prediction, batch.label, batch.graph)
-            energies.append(e.detach().double().cpu().numpy())
-            forces.append(f.detach().double().cpu().numpy())
-            sizes.append(batch.graph.size.cpu().numpy())
-        return self.losses(*(np.concatenate(x) for x in (energies, forces, sizes)))
+            parts = e.detach().double(), f.detach().double(), batch.graph.size
+            found.append([part.cpu().numpy() for part in parts])
+        return self.losses(*(np.concatenate(x) for x in zip(*self.ranks.in_order(found))))
 
     def losses(self, energy: np.ndarray, force: np.ndarray, size: np.ndarray) -> tuple[Losses, np.ndarray]:
         """Summary of per-structure parts (normalised units, eq. 1)."""
@@ -229,11 +237,15 @@ class ForceField:
         return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
     def batches(self, name: str, limit: int | None) -> Iterator[Batch]:
-        """A validation set, or the fixed ``limit`` structures of it, in the order of ``groups``."""
+        """A validation set, or the fixed ``limit`` structures of it, in the order of ``groups``: this rank's batches.
+
+        Cut as for one rank and dealt out whole: what a structure's loss is does not depend on how many ranks there are.
+        """
         key = (name, limit)
         if key not in self._cache:
             store = self.validation[name].take(self._subset(name, limit))
-            self._cache[key] = [self.batch(store.take(p)) for p in cut(store.sizes, 1024)]
+            pieces = self.ranks.in_turn(cut(store.sizes, 1024))
+            self._cache[key] = [replace(self.batch(store.take(p)), first=int(p[0])) for p in pieces]
         return iter(self._cache[key])
 
     def unique_atoms(self, steps: int) -> int:
@@ -290,6 +302,31 @@ def cut(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
     return pieces
 
 
-def rotated(store: Store, rng: np.random.Generator) -> Store:
-    """Every structure turned about the origin by a rotation of its own, forces and cell with it."""
-    return turn_store(SO3().sample(rng, len(store)), store, about="origin")
+def refuse_more_ranks(spec: RunSpec, ranks: Ranks) -> None:
+    """InputError where a rank would have no structure of a step."""
+    if spec.optim.batch_structures < ranks.world:
+        raise InputError(
+            f"{ranks.world} ranks are more than the {spec.optim.batch_structures} structures of a step of {spec}: "
+            f"start {spec.optim.batch_structures} or fewer."
+        )
+
+
+def dealt(sizes: np.ndarray, ranks: Ranks) -> np.ndarray:
+    """Which structures of a step this rank takes, in their order: the largest first, each to who has least work.
+
+    Work: the edges of a molecule with at most 30 neighbours an atom. No rank goes without.
+    """
+    work = sizes * np.minimum(sizes, 31)
+    has, owner = np.zeros(ranks.world, np.int64), np.zeros(len(sizes), np.int64)
+    for s in np.argsort(-work, kind="stable"):
+        owner[s] = has.argmin()
+        has[owner[s]] += work[s]
+    return np.flatnonzero(owner == ranks.rank)
+
+
+def rotated(store: Store, rng: np.random.Generator, drawn: int | None = None, which: Any = slice(None)) -> Store:
+    """Every structure turned about the origin by a rotation of its own, forces and cell with it.
+
+    ``which`` of the ``drawn`` structures that rotations are drawn for the store holds; without them, all.
+    """
+    return turn_store(SO3().sample(rng, drawn or len(store))[which], store, about="origin")

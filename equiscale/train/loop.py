@@ -18,17 +18,25 @@ from torch import nn
 from equiscale.train.ahead import Load
 from equiscale.train.checkpoint import State
 from equiscale.train.flops import counted
+from equiscale.train.ranks import ALONE, Asked, Ranks, asked
 from equiscale.train.task import Task
 
 COUNTED_STEPS = 8
 
 
 def train_step(
-    task: Task, model: nn.Module, made: Any, step: int, clip: float | None, load: Load | None = None
+    task: Task,
+    model: nn.Module,
+    made: Any,
+    step: int,
+    clip: float | None,
+    load: Load | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """One optimiser step on one step's micro-batches. Returns loss, its parts, gradient norm, tokens and FLOPs.
 
-    ``load``: hands out the task's micro-batches, where the task itself does not.
+    ``load``: hands out the task's micro-batches, where the task itself does not. ``ranks``: between which the task has
+    split the step; what is returned is the whole step's, and whether a rank was asked to stop.
     """
     made.zero_grad(set_to_none=True)
     total: dict[str, Any] = {"loss": 0.0, "structures": 0, "tokens": 0, "flops": 0.0}
@@ -40,12 +48,32 @@ def train_step(
         total["structures"] += task.structures(batch)
         total["tokens"] += task.tokens(batch)
         total["flops"] += task.flops(batch)
+    if ranks.world > 1:
+        total = summed(ranks, model, {**total, "asked": asked()})
     limit = math.inf if clip is None else clip
     # What a forward pass does not reach has no gradient (a vector head's last scalar path, say): None is skipped.
     total["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
     if torch.isfinite(total["gradient_norm"]):
         made.step()
     return {name: float(value) for name, value in total.items()}
+
+
+def summed(ranks: Ranks, model: nn.Module, total: dict[str, Any]) -> dict[str, Any]:
+    """The whole step's totals; and its gradients, into ``model``: sums, as every loss is a share of the whole step's.
+
+    Not DistributedDataParallel, whose gradients are as right (of conservative forces, too): it averages, wants the loss
+    inside a module, and tells neither what no rank reached nor the step's totals, which would be a second sum anyway.
+    """
+    weights = list(model.parameters())
+    # What no rank's forward pass reached keeps no gradient, as on one rank: the optimiser skips it.
+    reached = [float(p.grad is not None) for p in weights]
+    # From the CPU, and first: there a rank that is gone is noticed at once, and all ranks stop at the same step.
+    sums = ranks.sum(torch.tensor([*map(float, total.values()), *reached], dtype=torch.float64)).tolist()
+    chosen = [p for p, count in zip(weights, sums[len(total) :]) if count]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in chosen])
+    for p, gradient in zip(chosen, ranks.sum(flat).split([p.numel() for p in chosen])):
+        p.grad = gradient.view_as(p)
+    return dict(zip(total, sums))
 
 
 def run_steps(
@@ -62,6 +90,7 @@ def run_steps(
     save: Callable[[], None],
     save_every: float,
     load: Load | None = None,
+    ranks: Ranks = ALONE,
 ) -> str:
     """Train from ``state`` to ``steps``. Returns why it ended early, or nothing.
 
@@ -71,8 +100,9 @@ def run_steps(
     saved = time.perf_counter()
     while state.step < steps:
         started = time.perf_counter()
-        done = train_step(task, model, made, state.step, clip, load)
-        state.seconds_train += time.perf_counter() - started
+        done = train_step(task, model, made, state.step, clip, load, ranks)
+        state.seconds_train += ranks.world * (time.perf_counter() - started)
+        stop = done.pop("asked", asked())
         norm = state.add(done)
         if not (math.isfinite(done["loss"]) and math.isfinite(norm)):
             return f"the loss or its gradient was not finite at step {state.step} of {steps}"
@@ -80,6 +110,9 @@ def run_steps(
         state.clipped_steps += clip is not None and norm > clip
         if state.step in looks and (reason := look()):
             return reason
+        if stop:
+            save()
+            raise Asked(f"asked to stop after step {state.step} of {steps}")
         due = time.perf_counter() - saved > save_every
         try:
             if state.step in looks or state.step % 20 == 0:
@@ -94,7 +127,7 @@ def run_steps(
     return ""
 
 
-def executed_ratio(task: Task, model: nn.Module, steps: int) -> float:
+def executed_ratio(task: Task, model: nn.Module, steps: int, ranks: Ranks = ALONE) -> float:
     """FLOPs executed over FLOPs of the published formulation, on the first steps' real batches; on a copy."""
     twin = copy.deepcopy(model)
     executed = published = 0.0
@@ -102,6 +135,8 @@ def executed_ratio(task: Task, model: nn.Module, steps: int) -> float:
         for batch in task.micro_batches(step):
             executed += counted(partial(_forward_backward, task, twin, batch))
             published += task.flops(batch)
+    if ranks.world > 1:
+        executed, published = ranks.sum(torch.tensor([executed, published], dtype=torch.float64)).tolist()
     return executed / published
 
 

@@ -40,6 +40,7 @@ from equiscale.train.force_field import ForceField
 from equiscale.train.loop import executed_ratio, run_steps
 from equiscale.train.optim import averaged, build, optimizer
 from equiscale.train.provenance import provenance
+from equiscale.train.ranks import Call, heeding, here
 from equiscale.train.series import write_log, write_losses
 from equiscale.train.start import begin, copied, references
 from equiscale.train.tracking import symmetry_point
@@ -82,33 +83,40 @@ def train(
     """
     begun = time.perf_counter()
     set_precision(spec)
+    ranks = here()
     origin = begin(spec, folder)
-    task = ForceField.of(spec, store, isolated, device, None if origin is None else references(spec, origin, store))
+    normal = None if origin is None else references(spec, origin, store)
+    task = ForceField.of(spec, store, isolated, device, normal, ranks)
+    ranks.call(Call(spec, folder, device, ahead))
     model = build(spec.model, spec.optim, spec.seed)
     if origin is not None:
         copied(origin, model, spec)
     model = model.to(task.device).train()
     made = optimizer(model, spec.model, spec.optim)
-    executed = executed_ratio(task, model, spec.steps)
+    executed = executed_ratio(task, model, spec.steps, ranks)
     unfinished = checkpoint_path(folder, spec.key) / "unfinished.pt"
-    state = checkpoint.read(unfinished, model, made, task.device)
+    state = checkpoint.read(unfinished, model, made, task.device) if ranks.leads else None
     if state is None:
         state = State()
         if origin is None:  # other weights bring what was fitted with them
             model.prepare(task.first_structures())
+    state = checkpoint.shared(ranks, model, made, state)
+    state.ranks = max(state.ranks, ranks.world)
     evaluated = set(evaluation_steps(spec.steps, spec.evaluation))
     tracked = set(tracking_steps(spec.steps, spec.evaluation))
-    before = state.seconds_total
+    before, wall = state.seconds_total, state.seconds_wall
     trivial = {name: task.trivial(name) for name in Sets}
     latest: list[float | None] = [None]
 
     def clock() -> None:
-        state.seconds_total = before + time.perf_counter() - begun
+        state.seconds_wall = wall + time.perf_counter() - begun
+        state.seconds_total = before + ranks.world * (time.perf_counter() - begun)
 
     def keep() -> None:
         confirm()
         clock()
-        checkpoint.write(unfinished, model, made, state)
+        if ranks.leads:
+            checkpoint.write(unfinished, model, made, state)
 
     def look_now() -> str:
         clock()
@@ -122,11 +130,12 @@ def train(
         if state.step in tracked and (tracking := spec.evaluation.symmetry) is not None:
             point = symmetry_point(task, weights, tracking, state)
             state.symmetry.append(to_json(SymmetryPoint, point, indent=None).decode())
+        ranks.refuse_drift(model)
         return "" if finite else f"the validation loss was not finite at step {state.step} of {spec.steps}"
 
     if state.step == 0:
         look_now()  # the fresh weights: tracked only
-    with loading(task, spec.steps, ahead, task.device) as load:
+    with loading(task, spec.steps, ahead, task.device) as load, heeding():
         reason = run_steps(
             task,
             model,
@@ -140,15 +149,20 @@ def train(
             save=keep,
             save_every=checkpoint_every,
             load=load,
+            ranks=ranks,
         )
     clock()
     confirm()
     record = finish(task, averaged(model, made), state, trivial, reason, folder)
-    record = replace(record, step_seconds=step_seconds, shared_device=shared_device, provenance=provenance(device))
-    confirm()
-    save(record, folder)
-    unfinished.unlink(missing_ok=True)
-    shutil.rmtree(start_path(folder, spec.key), ignore_errors=True)
+    about = provenance(device)
+    if state.ranks > 1:  # the record's seconds are of all devices together
+        about |= {"ranks": str(state.ranks), "wall_seconds": f"{state.seconds_wall:.1f}"}
+    record = replace(record, step_seconds=step_seconds, shared_device=shared_device, provenance=about)
+    if ranks.leads:
+        confirm()
+        save(record, folder)
+        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(start_path(folder, spec.key), ignore_errors=True)
     return record
 
 
@@ -181,17 +195,8 @@ def finish(
     final = {name: task.evaluate(model, name)[0] for name in Sets}
     status, reason = judge(curve, trivial["molecules"].loss, reason)
     n, body = count_parameters(model)
-    write_losses(
-        losses_path(folder, spec.key),
-        steps=[e.step for e in curve],
-        losses=state.per_structure,
-        groups={name: task.groups(name, spec.evaluation.structures) for name in Sets},
-    )
-    write_log(folder / f"{spec.key}.curve.parquet", state.columns, state.log)
-    if status != "diverged":
-        TrainedPotential(model, spec.model, task.references, spec.frames).save(checkpoint_path(folder, spec.key))
-    else:
-        shutil.rmtree(checkpoint_path(folder, spec.key), ignore_errors=True)
+    if task.ranks.leads:
+        write_beside(task, model, state, folder, [e.step for e in curve], status != "diverged")
     return RunRecord(
         spec=spec,
         status=status,
@@ -209,6 +214,22 @@ def finish(
         clipped_steps=int(state.clipped_steps),
         symmetry=tuple(from_json(SymmetryPoint, text, "checkpoint") for text in state.symmetry),
     )
+
+
+def write_beside(task: ForceField, model: Any, state: State, folder: Path, steps: list[int], weights: bool) -> None:
+    """The files beside a record: per-structure losses, the log, and the weights if they are worth keeping."""
+    spec = task.spec
+    write_losses(
+        losses_path(folder, spec.key),
+        steps=steps,
+        losses=state.per_structure,
+        groups={name: task.groups(name, spec.evaluation.structures) for name in Sets},
+    )
+    write_log(folder / f"{spec.key}.curve.parquet", state.columns, state.log)
+    if weights:
+        TrainedPotential(model, spec.model, task.references, spec.frames).save(checkpoint_path(folder, spec.key))
+    else:
+        shutil.rmtree(checkpoint_path(folder, spec.key), ignore_errors=True)
 
 
 def judge(curve: tuple[Evaluation, ...], trivial: float, reason: str) -> tuple[Status, str]:

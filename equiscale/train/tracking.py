@@ -115,7 +115,7 @@ def _samples(
         with np.errstate(all="ignore"):
             squared.append(estimate(z, y, offsets, SquaredForce()))
             study.append(estimate(z, y, offsets, Study()))
-    return Samples.joined(squared), Samples.joined(study)
+    return Samples.joined(task.ranks.in_order(squared)), Samples.joined(task.ranks.in_order(study))
 
 
 def _gradients(
@@ -136,20 +136,16 @@ def _gradients(
             of = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
             flat = [torch.zeros_like(w) if d is None else d for w, d in zip(weights, of)]
             sum_ += torch.cat([d.reshape(-1).double() for d in flat]) * (graph.num_structures / count)
-    return mean, equiv
+    return task.ranks.sum(mean), task.ranks.sum(equiv)
 
 
 def _turned(
     task: ForceField, structures: int, rotations: int, rng: np.random.Generator
 ) -> list[tuple[Batch, Elements]]:
-    """The fixed first structures in batches, and elements [rotations, structures] of each batch."""
+    """The fixed first structures in this rank's batches, and elements [rotations, structures] of each batch."""
     g = SO3().sample(rng, rotations, len(task.groups(SET, structures)))
-    made, start = [], 0
-    for batch in task.batches(SET, structures):
-        stop = start + batch.graph.num_structures
-        made.append((batch, g[:, start:stop]))
-        start = stop
-    return made
+    batches = task.batches(SET, structures)
+    return [(batch, g[:, batch.first : batch.first + batch.graph.num_structures]) for batch in batches]
 
 
 def _arrays(energy: Tensor, forces: Tensor) -> dict[str, np.ndarray]:

@@ -1,0 +1,162 @@
+"""One run on several devices: rank 0 goes its usual way, and whenever it trains, the others train with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from equiscale.errors import InputError
+from equiscale.train.ranks import PATIENCE, REQUEUE, Asked, Lost, Ranks, joined
+from equiscale.train.record import train
+from equiscale.train.worker import Worker
+
+PARENT = "EQUISCALE_PARENT"  # environment variable: the process that started the ranks and ends with them
+GRACE = 60.0  # seconds that ranks have to save and end, once one of them is gone or a stop was asked for
+
+
+def take_part(lead: Callable[[], None], device: str, expected: int | None = None) -> int:
+    """Be the rank that the environment names: do ``lead`` as rank 0, else follow it. The exit code."""
+    if PARENT in os.environ:
+        threading.Thread(target=_end_with_parent, args=(int(os.environ[PARENT]),), daemon=True).start()
+    with joined(device) as ranks:
+        if ranks is None:
+            lead()
+            return 0
+        if expected not in (None, ranks.world):
+            raise InputError(f"--ranks asks for {expected} ranks and {ranks.world} were started: leave it out.")
+        if not ranks.leads:
+            follow(ranks)
+        else:
+            with leading(ranks):
+                lead()
+    return 0
+
+
+def told(work: Callable[[], int]) -> int:
+    """``work``'s exit code; REQUEUE and one sentence where the run was asked to stop, or a rank was lost."""
+    quiet = PARENT in os.environ and int(os.environ.get("RANK", "0")) > 0
+    try:
+        return work()
+    except Asked as stop:
+        if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
+            print(f"{stop}: saved, and the same command goes on from there.", file=sys.stderr, flush=True)
+        return REQUEUE
+    except Lost as error:
+        if PARENT not in os.environ:  # it has seen which rank ended, and how
+            print(f"equiscale: {error}", file=sys.stderr, flush=True)
+        if dist.is_initialized() and torch.cuda.is_initialized():
+            os._exit(REQUEUE)  # NCCL would wait for the rank that is gone
+        return REQUEUE
+    except KeyboardInterrupt:
+        if quiet:
+            return 130
+        raise
+
+
+def follow(ranks: Ranks) -> None:
+    """The life of a rank that does not lead: train what rank 0 trains, until it has nothing more."""
+    workers: dict[tuple[Path, str], Worker] = {}  # each keeps the data that it has loaded
+    while (call := ranks.told(None)) is not None:
+        worker = workers.setdefault((call.folder, call.device), Worker(call.folder, call.device))
+        store, isolated = worker.data(call.spec.data)
+        train(call.spec, store, call.folder, isolated=isolated, device=call.device, ahead=call.ahead)
+
+
+@contextmanager
+def leading(ranks: Ranks) -> Iterator[None]:
+    """Around what rank 0 does: the others are let go at its end, or when it refuses before it has called them."""
+    try:
+        yield
+    except InputError:
+        if not ranks.called:
+            ranks.told(None)
+        raise
+    ranks.told(None)
+
+
+def start(words: Sequence[str], count: int, device: str) -> int:
+    """Run ``equiscale`` with these words in ``count`` processes of this machine, as its ranks; the exit code of all.
+
+    None outlives this one. Where one fails or is killed, the others end, and what it did is one sentence.
+    """
+    # The meeting point is held here, on a port that the system chose: nobody else can have taken it in between.
+    store = dist.TCPStore("127.0.0.1", 0, count, True, PATIENCE, wait_for_workers=False)
+    about = {
+        **os.environ,
+        PARENT: str(os.getpid()),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(count),
+    }
+    if device == "cpu":
+        about |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "equiscale.cli", *words]
+    crew = [subprocess.Popen(command, env={**about, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(count)]
+    stopped: list[float] = []
+
+    def stop(*_: object) -> None:
+        stopped.append(time.monotonic())
+        for process in crew:
+            if process.poll() is None:
+                process.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        return _watch(crew, stopped)
+    except KeyboardInterrupt:  # a terminal's Ctrl-C has reached the ranks, too
+        stop()
+        _end(crew, GRACE)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _end(crew, 0.0)
+        del store
+
+
+def _watch(crew: list[subprocess.Popen[Any]], stopped: list[float]) -> int:
+    """Until all have ended, or one did so in a way that ends the others."""
+    while any(process.poll() is None for process in crew):
+        if any(process.poll() for process in crew) or (stopped and time.monotonic() > stopped[0] + GRACE):
+            ended = [rank for rank, process in enumerate(crew) if process.poll()]
+            _end(crew, GRACE if not stopped else 1.0)  # they notice by themselves
+            if ended and crew[ended[0]].returncode < 0 and not stopped:
+                raise Lost(
+                    f"rank {ended[0]} of {len(crew)} was killed (signal {-crew[ended[0]].returncode}) and the others "
+                    "have ended: the same command goes on from the last checkpoint."
+                )
+        time.sleep(0.1)
+    if stopped and any(process.returncode for process in crew):
+        return REQUEUE
+    codes = [process.returncode for process in crew]
+    return next((abs(code) for code in codes if code not in (0, REQUEUE)), max(codes))
+
+
+def _end(crew: list[subprocess.Popen[Any]], patience: float) -> None:
+    """Wait for all of them; kill who is left."""
+    deadline = time.monotonic() + patience
+    for process in crew:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.01))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this rank where the process that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(REQUEUE)
