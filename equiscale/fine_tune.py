@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from equiscale.claim import Busy
 from equiscale.errors import InputError, need
 from equiscale.run import DataSpec, OptimSpec, Remedy, RunSpec, load
 from equiscale.study import told
@@ -98,6 +99,7 @@ def fine_tune(
     def tell(p: Any) -> None:
         live(f"{spec}: step {p.step} of {p.steps}" + ("" if p.loss is None else f", L {p.loss:.3f}"))
 
-    worker(TrainOne(spec), tell)
+    if isinstance(got := worker(TrainOne(spec), tell), Busy):
+        raise InputError(f"{spec} is trained by {got.holder}: wait for it, or stop it.")
     live("")
     return told(load(folder / f"{spec.key}.json"), folder)

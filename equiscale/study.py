@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from equiscale.claim import Busy
 from equiscale.errors import InputError, need
 from equiscale.ladder import Study, largest
 from equiscale.launch import Failed, Launcher, Local, result, shared
@@ -220,7 +221,9 @@ def train_one(
         store, _ = worker.data(run.data)  # `run` checks this when it times the rungs
         refuse_lone_atoms(store, run.model.cutoff, run.data.name)
         refuse_unknown_elements(store, run.model.elements, run)
-        worker(TrainOne(run, results.timings().get(run.key, {}).get("step_seconds")), tell)
+        got = worker(TrainOne(run, results.timings().get(run.key, {}).get("step_seconds")), tell)
+        if isinstance(got, Busy):
+            raise InputError(f"{run} is trained by {got.holder}: wait for it, or stop it.")
         live("")
     return told(load(results.folder / f"{run.key}.json"), results.folder)
 

@@ -390,6 +390,18 @@ def test_numbers_that_make_no_sense(finished, capsys):
     assert refused(capsys, "fit", folder, "--resamples", "-3")
 
 
+def test_a_run_that_another_process_trains(here, capsys):
+    """`equiscale train` beside an `equiscale run` that has the same rung: who has it, in one sentence."""
+    from equiscale.claim import take
+    from equiscale.study import data_hashes
+
+    study = load_study(write_study(here, widths=(4,)))
+    run = next(r for r in study.runs(data_hashes(study)) if r.model.kind == "mpnn")
+    with take(here / "results" / "tiny" / f"{run.key}.claim"):
+        said = refused(capsys, "train", "study.py", "--architecture", "mpnn", "--width", "4")
+    assert f"is trained by process {os.getpid()} on " in said
+
+
 def test_a_gpu_that_is_not_there(here, capsys, in_process):
     import torch
 
