@@ -10,7 +10,7 @@ from equiscale.models import ESENConfig, ModelConfig, MPNNConfig
 from equiscale.run import DataSpec, EvalSpec, OptimSpec, Tracking
 
 PRESETS = {  # structures of the tenth, epochs, widths of the MPNN, of eSEN
-    "laptop": (3_896, 10, (12, 34, 90), (3, 6)),
+    "laptop": (3_896, 10, (12, 34, 90), (4,)),
     "smoke": (16, 2, (4, 8), (2, 3)),
     "gpu": (3_896, 40, (34, 56, 90, 144, 230, 360), (4, 6, 10, 16, 24)),
 }
