@@ -183,17 +183,20 @@ def said(found: Correlation) -> str:
 
 
 def grouped(tracks: Sequence[Track]) -> list[tuple[str, str, list[Track]]]:
-    """Title, colour and runs of each panel: variants share their architecture's where none has several sizes."""
+    """Title, colour and runs of each panel: a ladder of several sizes has its own, single runs of one architecture's
+    variants share one."""
     kinds: dict[str, list[Track]] = {}
     for track in tracks:
         kinds.setdefault(kind_of(track.architecture), []).append(track)
     out = []
     for kind, group in kinds.items():
         names = {name: list(own) for name, own in by_architecture(group).items()}
-        if len(names) > 1 and all(len({t.N for t in own}) == 1 for own in names.values()):
-            out.append((style.name_of(kind), style.hue(kind), group))
-        else:
-            out += [(style.name_of(n), own[0].look.hue, own) for n, own in names.items()]
+        single = [name for name, own in names.items() if len({t.N for t in own}) == 1]
+        together = single if len(single) > 1 else []
+        out += [(style.name_of(n), own[0].look.hue, own) for n, own in names.items() if n not in together]
+        if together:
+            title = style.name_of(kind) if len(together) == len(names) else f"{style.name_of(kind)}, variants"
+            out.append((title, style.hue(kind), [t for name in together for t in names[name]]))
     return out
 
 
