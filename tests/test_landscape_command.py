@@ -50,6 +50,16 @@ def test_escaips_head_is_quadratic_and_conditioned_alike():
     assert all(len(p.marks) > 5 for p in drawing.panels)
 
 
+def test_all_of_a_potential():
+    """Catches fused messages, which are differentiable once, in the products of Lanczos' method: eigenvalues are those
+    of the curvature along their eigenvectors."""
+    found = landscape(random(MPNNConfig(width=4, depth=1)), few(2), parameters=".", rotations="D2", points=3,
+                      step=1e-4, lanczos=True)  # fmt: skip
+    assert found.size == sum(p.numel() for p in random(MPNNConfig(width=4, depth=1)).potential.parameters())
+    for eigenvalue, curvature in zip(found.spectra[0].eigenvalues[[-1, 0]], found.views[0].plane.curvature[0]):
+        assert curvature == pytest.approx(eigenvalue, rel=1e-2)
+
+
 def test_random_rotations_give_estimates_around_the_closed_form():
     """Catches a coset's estimator for independent rotations: with a few of them the sum of both losses is what the
     single predictions give, and L_equiv stays near its exact value."""
@@ -92,6 +102,9 @@ def test_hessians_of_potentials_against_finite_differences(config, pattern):
         (ESCAIP, {"rotations": "T*2"}, "one coset"),
         (ESCAIP, {"rotations": "1"}, "at least two"),
         (ESCAIP, {"points": 4}, "odd number"),
+        (ESCAIP, {"seed": -1}, "the seed is a whole number"),
+        (MPNNConfig(width=4, depth=1), {"parameters": "^energy"}, "change none of the losses"),
+        (MPNNConfig(width=4, depth=1), {"parameters": "^energy", "lanczos": True}, "change none of the losses"),
         (EGNNConfig(width=4, depth=1), {}, "equivariant by construction"),
     ],
 )

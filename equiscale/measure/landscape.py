@@ -27,7 +27,6 @@ from equiscale.models.base import Potential, graph_for
 from equiscale.predict import FrameKind, TrainedPotential, predict
 from equiscale.symmetry.designs import Draws, Random, Sampler
 from equiscale.symmetry.designs import sampler as design
-from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.frozen import frozen
 from equiscale.symmetry.graphs import twisted_predictions
 from equiscale.symmetry.groups import SO3
@@ -135,8 +134,7 @@ class ForceLosses:
         def f(graph: AtomGraph) -> Prediction:
             return Prediction(*functional_call(self._predicting, own, (graph,)))
 
-        g = Elements(np.ascontiguousarray(drawn.elements.matrix.swapaxes(0, 1)))
-        z = twisted_predictions(f, self.graph, g).forces * self._scale
+        z = twisted_predictions(f, self.graph, drawn.elements.transposed).forces * self._scale
         weights = None if drawn.kind == "random" else torch.as_tensor(drawn.weights).to(self.labels)
         found = parts(z, self.labels, self.graph.structure, self.graph.size, drawn.kind == "random", weights)
         return torch.stack(list(found))
@@ -230,6 +228,8 @@ def landscape(
             f"this {model.kind} is equivariant by construction: its L_equiv is zero, L is L_mean, and there are no two "
             "landscapes to compare."
         )
+    if seed < 0:
+        raise InputError(f"the seed is a whole number from 0, not {seed}.")
     check_grid(1.0 if step is None else step, points)  # before anything long
     trained.refuse_unknown(structures.elements)
     names = chosen(trained.potential, parameters, not lanczos)

@@ -46,6 +46,8 @@ def hessians(losses: Losses, at: Float[Tensor, " n"]) -> Float[np.ndarray, "k n 
 def _gradients(losses: Losses, theta: Tensor) -> list[Tensor]:
     with torch.enable_grad():
         values = losses(theta)
+        if not values.requires_grad:
+            raise InputError("these parameters change none of the losses: choose others.")
         return [torch.autograd.grad(v, theta, create_graph=True)[0] for v in values.unbind()]
 
 
@@ -114,8 +116,8 @@ class Spectrum:
 
     @property
     def effective_rank(self) -> float | None:
-        """tr H / λ_max: how many directions are about as steep as the steepest."""
-        return self.trace / self.largest if self.largest > 0 else None
+        """tr H / λ_max: how many directions are about as steep as the steepest; None where the trace is negative."""
+        return self.trace / self.largest if self.largest > 0 and self.trace > 0 else None
 
     @property
     def quantile_ratio(self) -> float | None:
@@ -180,7 +182,7 @@ def extremes(
     The trace is Hutchinson's estimate from ``probes`` random signs. What lies between is not known: no rank, and no
     condition number, for which the smallest positive eigenvalue would be needed.
     """
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     theta = at.detach().double().requires_grad_()
     n, rng, result = len(theta), np.random.default_rng(seed), []
@@ -195,8 +197,14 @@ def extremes(
         signs = rng.choice([-1.0, 1.0], size=(n, probes))
         trace = float((signs * product(signs)).sum(0).mean())
         operator = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
-        high, top = eigsh(operator, count, which="LA", v0=rng.normal(size=n))
-        low, bottom = eigsh(operator, count, which="SA", v0=rng.normal(size=n))
+        try:
+            high, top = eigsh(operator, count, which="LA", v0=rng.normal(size=n))
+            low, bottom = eigsh(operator, count, which="SA", v0=rng.normal(size=n))
+        except ArpackError as error:
+            raise InputError(
+                f"Lanczos' method finds no eigenvalues of a loss by these {n} parameters ({str(error).rstrip('.')}): "
+                "choose others, or few enough for the whole Hessian."
+            ) from None
         ends = np.stack([top[:, high.argmax()], bottom[:, low.argmin()]])
         result.append((Spectrum(np.sort(np.concatenate([low, high])), n, trace), ends))
     return result

@@ -46,3 +46,25 @@ def test_falls_back_where_calls_differ(kind):
     for t in (at, at + 5, at):
         torch.testing.assert_close(g(t), f(t))
     assert g is f
+
+
+def test_a_backward_pass_that_reads_constants_keeps_them():
+    """Catches a derivative that finds an empty tensor where a custom function has saved a constant."""
+
+    class Pick(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, index):
+            ctx.save_for_backward(index)
+            return torch.index_select(x, 0, *index.split(3))
+
+        @staticmethod
+        def backward(ctx, grad):
+            return torch.zeros(3, dtype=grad.dtype).index_add(0, ctx.saved_tensors[0], grad), None
+
+    def f(t):
+        index = torch.arange(3).repeat(1)
+        return Pick.apply(t.square(), index).sum()
+
+    g, at = frozen(f, AT), AT.clone().requires_grad_()
+    torch.testing.assert_close(g(AT), f(AT))
+    torch.testing.assert_close(torch.autograd.grad(g(at), at)[0], 2 * AT)

@@ -110,6 +110,22 @@ def test_lanczos_finds_the_extremes(monkeypatch):
         hessians(losses, at)
 
 
+def test_parameters_that_change_nothing():
+    """Catches a traceback of autograd's, or of ARPACK's where a Hessian is zero."""
+    at = torch.linspace(0, 1, 40, dtype=torch.float64)
+    for find in (hessians, extremes):
+        with pytest.raises(InputError, match="change none of the losses"):
+            find(lambda t: torch.ones(2, dtype=torch.float64), at)
+    with pytest.raises(InputError, match="finds no eigenvalues"):
+        extremes(lambda t: t.sum()[None], at)
+
+
+def test_no_effective_rank_of_a_falling_loss():
+    """tr H / λ_max is no number of directions where negative curvature outweighs the rest."""
+    assert spectrum(np.diag([-3.0, 1.0])).effective_rank is None
+    assert spectrum(np.diag([-1.0, 3.0])).effective_rank == pytest.approx(2 / 3)
+
+
 def test_a_loss_without_curvature():
     """Catches divisions by zero where a loss is constant."""
     s = spectrum(np.zeros((3, 3)))
