@@ -14,19 +14,24 @@ from equiscale.data.store import Store
 from equiscale.data.structure import SYMBOLS
 from equiscale.errors import InputError
 from equiscale.evaluate.compare import SIZES
+from equiscale.graph import build_graph
 from equiscale.measure.found import Average, Found, Part, extremes, figure, part_of
 from equiscale.measure.model import Checkpoint, Failed, Model, Predicted
 from equiscale.measure.moves import Moves, drawn
 from equiscale.measure.structures import Chosen
-from equiscale.symmetry.degrees import Powers, degrees, powers
-from equiscale.symmetry.designs import Coset, Draws, Quadrature, Random, Sampler, degree, sampler
+from equiscale.predict import FrameKind
+from equiscale.symmetry.degrees import Powers, degrees, powers, refuse_coarse
+from equiscale.symmetry.designs import Draws, Random, Sampler, sampler
 from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.estimate import Samples, averages, estimate, estimator
+from equiscale.symmetry.frames import principal
+from equiscale.symmetry.groups import SO3
 from equiscale.symmetry.invariance import refuse_variant
 from equiscale.symmetry.lie import ANGLE, Derivatives, derivatives, roughness
 from equiscale.symmetry.losses import ForceNorm, Loss, SquaredForce, named
 
 UNITS = {"squared": "(eV/Å)²", "force": "eV/Å", "study": "eV/atom + eV/Å", "energy": "(eV/atom)²"}
+SINGLE = 2 * float(np.finfo(np.float32).eps)
 REPEATS_TO = 1e-5  # of the forces' root mean square: what the order of sums on a GPU changes stays below
 LIE_ROTATIONS = 2  # structures, not rotations, are what the bound scatters over
 
@@ -82,7 +87,8 @@ class _Measurement:
         if options.degrees:
             if not (self.loss.squared and 1 <= options.degrees <= 20):
                 raise InputError("degrees are parts of a squared error, from l = 1 to at most 20.")
-            _refuse_aliases(self.sampler, options.degrees)
+            one = self.sampler.draw(SO3(), np.random.default_rng(0), 1)
+            refuse_coarse(one.elements[0], one.kind, one.weights, options.degrees)
         if options.seed < 0:
             raise InputError(f"the seed is a whole number from 0, not {options.seed}.")
         self.passes, self.repeated = 0, 0.0
@@ -165,6 +171,15 @@ class _Measurement:
                 f"{self.model.name} is not deterministic: asked twice for the same structures its forces differ by up "
                 f"to {self.repeated:.2g} eV/Å (root mean square {scale:.2g}); switch off dropout or random frames."
             )
+        if "energy" in self.loss.outputs and one.energy is not None and two.energy is not None:
+            apart = np.abs(one.energy - two.energy) / store.sizes
+            # Beside the forces' own scale, single precision of a total energy.
+            allowed = REPEATS_TO * scale + SINGLE * np.abs(one.energy) / store.sizes
+            if (apart > allowed).any():
+                raise InputError(
+                    f"{self.model.name} is not deterministic: asked twice for the same structures its energies differ "
+                    f"by up to {1e3 * apart.max():.2g} meV/atom; switch off dropout or random frames."
+                )
 
     def _add(self, store: Store, z: Predicted, draws: Draws) -> None:
         labels = {"energy": store.energy, "forces": store.forces.astype(np.float64)}
@@ -189,6 +204,8 @@ class _Measurement:
         arm = store.positions - np.repeat(_sums(store.positions, store) / store.sizes[:, None], store.sizes, axis=0)
         for name, forces in (("torque", z.forces), ("torque_label", labels["forces"])):
             self._keep(name, np.linalg.norm(_sums(np.cross(arm, forces), store), axis=-1)[..., whole])
+        if (frames := self._frame_kind()) != "none":
+            self._keep("undecided", principal(build_graph(store, None), frames).degenerate)
         if z.energy is not None:
             self._keep("spread", _spread(z.energy, draws))
 
@@ -198,6 +215,15 @@ class _Measurement:
         single = isinstance(self.model, Checkpoint) and self.model.single
         angle = ANGLE["float32" if single else "float64"]
         return derivatives(f, draws.elements, store.offsets, self.loss, angle=angle)
+
+    def _frames(self) -> dict[str, Any]:
+        """Of a potential that sees structures in frames: which, and of how many structures the axes are undecided."""
+        if (kind := self._frame_kind()) == "none":
+            return {}
+        return {"frames": kind, "undecided_frames": int(self._of("undecided").sum())}
+
+    def _frame_kind(self) -> FrameKind:
+        return self.model.trained.frames if isinstance(self.model, Checkpoint) else "none"
 
     def _of_atoms(self) -> Loss | None:
         """The loss of one atom's force."""
@@ -230,6 +256,7 @@ class _Measurement:
             atoms=int(size.sum()),
             groups=len(np.unique(group)),
             left=chosen.left,
+            isolated=chosen.isolated,
             labelled=labelled,
             loss=self.loss.name,
             unit=_unit(self.loss),
@@ -258,7 +285,7 @@ class _Measurement:
             repeated=self.repeated,
             forward_passes=self.passes,
             seconds=seconds,
-            about=_about(self.model),
+            about=_about(self.model) | self._frames(),
         )
 
     def _elements(self) -> dict[str, Part]:
@@ -278,17 +305,6 @@ class _Measurement:
             one, two, off = (figure(v, group) for v in (measured, predicted, measured - predicted))
             made.append(Average(count, one, two, off, exact=self.loss.squared))
         return tuple(made)
-
-
-def _refuse_aliases(sampler: Sampler, lmax: int) -> None:
-    """A design mistakes degrees above its own for lower ones."""
-    if isinstance(sampler, Coset | Quadrature) and (exact := degree(sampler.name)):
-        pair = isinstance(sampler, Coset) and sampler.pair
-        if exact < (lmax if pair else 2 * lmax):
-            raise InputError(
-                f"{sampler.name} is exact to l = {exact} and would mistake higher degrees for lower ones: for degrees "
-                f"up to {lmax} take random rotations, or a design that is exact to {2 * lmax}."
-            )
 
 
 def _sums(values: Float[np.ndarray, "*m atoms 3"], store: Store) -> Float[np.ndarray, "*m structures 3"]:

@@ -55,6 +55,7 @@ class Found:
     atoms: int
     groups: int  # molecules, which the errors are taken over
     left: int  # structures without labels that the others have
+    isolated: int  # single atoms of a file, which are references and no structures of it
     labelled: bool
     loss: str
     unit: str

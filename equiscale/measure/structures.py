@@ -28,6 +28,7 @@ class Chosen:
     labels: frozenset[str]
     left: int  # structures without the labels that the others have
     where: str
+    isolated: int = 0  # single atoms of a file, left out: they are references
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,16 +134,20 @@ def _from_structures(structures: Iterable[Structure], count: int | None, needed:
 def _from_file(file: FromFile, count: int | None, needed: tuple[str, ...]) -> Chosen:
     """Unlike an evaluation a measurement needs no label; a key that was asked for is there, though."""
     found = {"energy": 0, "forces": 0}
-    total = 0
+    total = isolated = 0
 
     def structures() -> Iterator[Structure]:
-        nonlocal total
+        nonlocal total, isolated
         for frame in stream_extxyz(file.path, optional=True, **file.keys):
-            if not frame.isolated:
-                total += 1
-                for name in found:
-                    found[name] += getattr(frame.structure, name) is not None
-                yield frame.structure
+            if frame.isolated:
+                isolated += 1
+                continue
+            total += 1
+            for name in found:
+                found[name] += getattr(frame.structure, name) is not None
+            yield frame.structure
+        if isolated and not total:
+            raise InputError(f"{file.path} holds isolated atoms only: there is nothing to measure.")
 
     chosen = _from_structures(structures(), count, needed, file.path)
     for name, n in found.items():
@@ -151,4 +156,4 @@ def _from_file(file: FromFile, count: int | None, needed: tuple[str, ...]) -> Ch
                 f"{file.path}: found {name} ({file.keys[f'{name}_key']!r}) in 0/{total} structures: name the right "
                 f"{name}_key, or none to measure without labels."
             )
-    return chosen
+    return replace(chosen, isolated=isolated)

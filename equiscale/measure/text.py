@@ -16,6 +16,7 @@ def describe(found: Found) -> str:
     lines = [f"{found.model}, on {found.data}: {found.structures:,} structures, {found.atoms:,} atoms"]
     lines[0] += f" of {found.groups:,} molecules" if found.groups > 1 else ""
     lines[0] += f"; {found.left:,} without labels left out" if found.left else ""
+    lines[0] += f"; {found.isolated:,} isolated atoms left out" if found.isolated else ""
     lines += [how(found), ""]
     lines += [f"{label:<26s}{value}" for label, value in _rows(found)]
     if not found.labelled:
@@ -79,8 +80,7 @@ def _rows(found: Found) -> list[tuple[str, str]]:
         ]
     else:
         rows.append(("L_equiv", str(w.equiv)))
-    what = "round-off" if w.relative.value < ROUND_OFF else "L_equiv over the predictions' mean square"
-    rows.append(("relative error", f"{w.relative}   ({what})"))
+    rows.append(("relative error", f"{w.relative}   ({_relative(found)})"))
     if found.lie:
         bound, rough = found.lie["bound"], found.lie["roughness"]
         above = f"L_equiv is no more; mean l(l + 1) {rough['value']:.3g}" if rough else "L_equiv is no more"
@@ -93,7 +93,19 @@ def _rows(found: Found) -> list[tuple[str, str]]:
     if found.torque:
         rows.append(("net torque, eV", _pair(found.torque, found.torque_of_labels)))
     rows.append(("net force, eV/Å", _pair(found.net_force, found.net_force_of_labels)))
+    if found.about.get("undecided_frames"):
+        many = f"{found.about['undecided_frames']:,} structures"
+        rows.append(("undecided frames", f"{many}, whose forces may still not turn with them"))
     return rows
+
+
+def _relative(found: Found) -> str:
+    """What the relative error is: total energies are of any size, so that beside them nothing is round-off."""
+    if found.loss in ("energy", "study"):
+        return "L_equiv over the predictions' own size, total energies with it"
+    if found.whole.relative.value < ROUND_OFF:
+        return "round-off"
+    return f"L_equiv over the predictions' mean {'length' if found.loss == 'force' else 'square'}"
 
 
 def _pair(own: Extremes, labels: Extremes | None) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from equiscale.errors import InputError
 from equiscale.symmetry.decomposition import Figure, ratio_of_sums
+from equiscale.symmetry.designs import LEBEDEV
 from equiscale.symmetry.elements import Elements
 from equiscale.symmetry.estimate import Kind, estimate
 from equiscale.symmetry.losses import Loss, Outputs
@@ -96,17 +97,15 @@ def powers(
     if (g.sign < 0).any():
         raise InputError("degrees are of rotations: with reflections, draw from SO(3).")
     m = len(g)
-    if kind == "random" and m < 3:
-        raise InputError(f"powers per degree take three random rotations or more per structure, not {m}.")
+    weight = np.full(m, 1 / m) if weights is None else np.asarray(weights, float)
     z = {name: np.asarray(z[name], np.float64) for name in loss.outputs}
     for values in z.values():
         if g.shape != (len(values), len(offsets) - 1):
             raise InputError(
                 f"elements of shape {g.shape} are not of {len(values)} rotations of {len(offsets) - 1} structures."
             )
-    weight = np.full(m, 1 / m) if weights is None else np.asarray(weights, float)
-    if kind != "random" and len(offsets) > 1:
-        _refuse_coarse(g[: m // 2, 0] if kind == "pair" else g[:, 0], kind, weight, lmax)
+    if len(offsets) > 1:
+        refuse_coarse(g[:, 0], kind, weight, lmax)
     zero = {name: np.zeros_like(values[0]) for name, values in z.items()}
     equiv = estimate(z, zero, offsets, loss, kind, weights).equiv
     off = {name: values - np.tensordot(weight, values, 1) for name, values in z.items()}
@@ -141,14 +140,23 @@ def _products(off: dict[str, np.ndarray], offsets: np.ndarray, loss: Loss) -> Fl
     return np.stack([(loss(minus, one, offsets) - loss(off, one, offsets)) / 4 for one in each])
 
 
-def _refuse_coarse(g: Elements, kind: Kind, weight: Float[np.ndarray, " m"], lmax: int) -> None:
-    """A design's degree shows in its elements [M]: Σ_ij w_i w_j χ_l(R_iᵀ R_j) = ‖Σ w D^l‖² is zero up to it."""
+def refuse_coarse(g: Elements, kind: Kind, weight: Float[np.ndarray, " m"], lmax: int) -> None:
+    """InputError where a structure's elements [M] are too few to tell degrees up to lmax apart.
+
+    A design's degree shows in its elements: Σ_ij w_i w_j χ_l(R_iᵀ R_j) = ‖Σ w D^l‖² is zero up to it.
+    """
+    if kind == "random":
+        if len(g) < 3:
+            raise InputError(f"powers per degree take three random rotations or more per structure, not {len(g)}.")
+        return
+    g = g[: len(g) // 2] if kind == "pair" else g
     needed = lmax if kind == "pair" else 2 * lmax + 1
     cosine = (np.einsum("iab,jab->ij", g.matrix, g.matrix) - 1) / 2
     w = weight[: len(g)] / weight[: len(g)].sum()
     has = next((l - 1 for l, chi in enumerate(characters(cosine, needed)) if l and w @ chi @ w > 1e-8), needed)
     if has < needed:
-        instead = f"random rotations or lebedev:{2 * lmax + 1}"
+        rule = next(degree for degree in LEBEDEV if degree > 2 * lmax)
+        instead = f"random rotations or lebedev:{rule}"
         raise InputError(
             f"powers up to degree {lmax} need a design of degree {needed}, this one is of degree {has}: take {instead}."
         )

@@ -20,6 +20,7 @@ from equiscale.measure.decompose import Options, measure
 from equiscale.measure.model import Checkpoint, as_model
 from equiscale.measure.moves import Moves
 from equiscale.measure.structures import choose
+from equiscale.measure.text import describe
 from equiscale.models import EGNNConfig, ESENConfig, GemNetOCConfig, MPNNConfig
 from equiscale.predict import TrainedPotential
 
@@ -175,8 +176,57 @@ def test_degrees_and_the_bound():
     f = found(field, degrees=2, lie=True)
     assert within(_figure(f.degrees["share"]["1"]), 1.0)
     assert f.lie["bound"]["value"] == pytest.approx(0.03, rel=1e-5)
-    with pytest.raises(InputError, match="would mistake higher degrees"):
+    with pytest.raises(InputError, match="need a design of degree 5"):
         found(Field(0.3), degrees=2, sampler="O")
+
+
+def test_degrees_that_a_design_cannot_tell_are_refused_first():
+    """Before anything is computed, with a design that is there: no Lebedev rule has degree 33."""
+    with pytest.raises(InputError, match=r"lebedev:35"):
+        found(lambda store: pytest.fail("asked"), degrees=16, sampler="I")
+    with pytest.raises(InputError, match="three random rotations"):
+        found(lambda store: pytest.fail("asked"), degrees=1, sampler="random:2")
+
+
+SMALLEST = {
+    "one atom": Structure(np.array([8]), np.zeros((1, 3))),
+    "two atoms": Structure(np.array([6, 8]), np.array([[0, 0, 0], [0, 0, 1.1]])),
+    "collinear": Structure(np.array([6, 8, 8]), np.array([[0, 0, 0], [1.16, 0, 0], [-1.16, 0, 0]])),
+}
+
+
+@pytest.mark.parametrize("what", SMALLEST)
+def test_the_smallest_structures(what):
+    """A field's c² / 3 and finite figures, of a function and of a checkpoint; one atom has no torque."""
+    s = SMALLEST[what]
+    f = found(field, [s], sampler="T", degrees=0)
+    assert f.whole.equiv.value == pytest.approx(0.03, rel=1e-9)
+    assert f.whole.equiv.error is None
+    assert (f.torque is None) == (what == "one atom")
+    for config in (MPNNConfig(width=8, depth=2, num_radial=8), EGNNConfig(width=8, depth=2, num_radial=8)):
+        f = found(trained(config), [s], loss="squared", lie=True)
+        assert np.isfinite([f.whole.equiv.value, f.net_force.max, f.lie["bound"]["value"]]).all()
+        assert f.by_size["1-10"].count == 1
+
+
+def test_undecided_frames_are_counted():
+    """Of a potential in frames: linear molecules and atoms have none; a crooked one has."""
+    crooked = random_molecules(1, 6, 6, seed=3)
+    framed = replace(trained(MPNNConfig(width=8, depth=2, num_radial=8)), frames="canonical")
+    f = found(framed, [*SMALLEST.values(), *crooked])
+    assert f.about["frames"] == "canonical"
+    assert f.about["undecided_frames"] == 3
+    assert "undecided frames" in describe(f)
+    assert "undecided frames" not in describe(found(framed, crooked))
+    assert "frames" not in found(replace(framed, frames="none"), crooked).about
+
+
+def test_total_energies_hide_no_error():
+    """Beside 10 eV for each proton an energy that turns by meV is small, and yet no round-off."""
+    f = found(lambda store: (well(store)[0] - 1e5, well(store)[1]), structures(6), loss="energy")
+    assert f.energy_spread_meV.mean > 1
+    assert f.whole.relative.value < 1e-10
+    assert "round-off" not in describe(f)
 
 
 def _figure(d):
@@ -224,6 +274,7 @@ REFUSED = {
     "training of another": (lambda: as_model(Dropout()), "in training mode"),
     "one rotation": (lambda: found(Field(), sampler="random:1"), "one rotation"),
     "no structures": (lambda: found(Field(), []), "is empty"),
+    "random energies": (lambda: found(_uncertain, loss="energy"), "its energies differ by up to .* meV/atom"),
     "no labels": (lambda: found(Field(), random_molecules(3, 3, 5, 1), loss="force"), "needs labels of forces"),
     "averages": (lambda: found(Field(), random_molecules(3, 3, 5, 1), averages=(1, 2)), "needs labels"),
     "no energy": (lambda: found(lambda s: (None, s.forces), loss="energy"), "predicts no energy"),
@@ -235,6 +286,10 @@ REFUSED = {
         lambda: found(trained(EGNNConfig(width=8)), [replace(s, numbers=s.numbers + 8) for s in structures(3)]),
         "was not trained on"),
 }  # fmt: skip
+
+
+def _uncertain(store):
+    return np.random.default_rng().normal(size=len(store)), np.ones((store.atoms, 3))
 
 
 def _in_training():
