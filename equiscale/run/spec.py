@@ -1,6 +1,7 @@
 """What decides a run: its configs, the spec that is its key, and the steps at which it is looked at."""
 
 import hashlib
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -89,7 +90,7 @@ class Remedy:
     def __post_init__(self) -> None:
         if self.loss == "none" and self.frames == "none":
             raise InputError("a remedy has a loss or frames: name one, or leave the remedy unset.")
-        if self.loss != "none" and not self.weight > 0:
+        if self.loss != "none" and not 0 < self.weight < math.inf:
             raise InputError(f"the weight of the {self.loss} loss must be positive, not {self.weight:g}.")
         if self.loss in ("symmetry", "consistency") and self.copies < 1:
             raise InputError(f"the {self.loss} loss needs one turned copy or more, not {self.copies}.")
@@ -124,6 +125,8 @@ class Tracking:
     def __post_init__(self) -> None:
         if self.rotations < 2:
             raise InputError("one rotation cannot tell broken symmetry from error: track with 2 rotations or more.")
+        if min(self.structures, self.gradient_structures) < 1:
+            raise InputError("a loss is tracked on one structure or more; to leave it out, leave symmetry unset.")
 
 
 @config
