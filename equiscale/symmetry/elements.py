@@ -79,12 +79,6 @@ class Elements:
         """The determinant: +1 for rotations, -1 where a reflection is in it."""
         return np.asarray(np.sign(np.linalg.det(self.matrix)))
 
-    @property
-    def angle(self) -> Float[np.ndarray, "*shape"]:
-        """By which the rotation turns, 0 ... π; of -R where R reflects."""
-        trace = np.trace(self.matrix, axis1=-2, axis2=-1) * self.sign
-        return np.asarray(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
-
 
 def rotations(matrix: Float[np.ndarray, "*shape 3 3"], tolerance: float = 1e-6) -> Elements:
     """Elements that turn (or reflect) only; InputError where a matrix is not orthogonal."""

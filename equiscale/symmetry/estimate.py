@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equiscale.errors import InputError
-from equiscale.symmetry.losses import Loss, Outputs, SquaredForce
+from equiscale.symmetry.losses import Loss, Outputs
 
 Kind = Literal["random", "coset", "pair", "full", "quadrature"]
 """How elements were drawn: as ``designs`` says."""
@@ -114,17 +114,6 @@ def estimate(
         equiv = total - mean if equiv is None else equiv
     residual = np.abs(total - mean - equiv) / np.maximum(np.abs(total), np.finfo(float).tiny)
     return Samples(total, mean, equiv, size, float(residual.max(initial=0.0)))
-
-
-def deviation(
-    z: Float[np.ndarray, "m atoms 3"],
-    offsets: Int[np.ndarray, " structures_1"],
-    kind: Kind = "random",
-    weights: Float[np.ndarray, " m"] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """L_equiv and the mean squared component of forces per structure: what needs no label."""
-    samples = estimate({"forces": z}, {"forces": np.zeros_like(z[0])}, offsets, SquaredForce(), kind, weights)
-    return samples.equiv, samples.size
 
 
 def averages(

@@ -123,7 +123,8 @@ def _refuse_order(g: Elements) -> None:
 
 
 def _tensor(values: Float[np.ndarray, "..."], like: Tensor) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(values), dtype=like.dtype, device=like.device)
+    # A copy: elements of a broadcast collection share one read-only array.
+    return torch.as_tensor(np.array(values, order="C"), dtype=like.dtype, device=like.device)
 
 
 def _apply(matrix: Float[Tensor, "n 3 3"], vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
