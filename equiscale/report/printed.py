@@ -53,7 +53,8 @@ def draw(drawing: Drawing, width: float | None = None, notes: bool = False) -> A
         rows = math.ceil(len(panels) / columns)
         heights = [max(_height(p) for p in panels[i * columns : (i + 1) * columns]) for i in range(rows)]
         keys = [k for k in drawing.legend if k.kind != "scale"]
-        legend = 0.17 * (1 + len(keys) // 4)
+        across = _legend_columns([_key_label(k) for k in keys], width) if keys else 1
+        legend = 0.17 * max(1 + len(keys) // 4, math.ceil(len(keys) / across))
         figure = Figure(figsize=(width, sum(heights) + legend))
         axes = _axes(figure, panels, columns, heights, drawing.columns == 1)
         for i, (panel, ax) in enumerate(zip(panels, axes)):
@@ -68,9 +69,8 @@ def draw(drawing: Drawing, width: float | None = None, notes: bool = False) -> A
         handles = [_handle(k) for k in keys]
         if handles:
             labels = [_key_label(k) for k in keys]
-            columns = _legend_columns(labels, width)
             figure.legend(
-                handles, [_text(t) for t in labels], loc="outside upper left", ncols=columns, handler_map=_handlers()
+                handles, [_text(t) for t in labels], loc="outside upper left", ncols=across, handler_map=_handlers()
             )
         if notes and drawing.notes:
             lines = [line for note in drawing.notes for line in textwrap.wrap(note, round(19 * width))]
