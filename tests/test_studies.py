@@ -61,7 +61,7 @@ def test_pairs_differ_in_symmetry_alone(monkeypatch):
 
 
 def test_an_unknown_preset_is_one_sentence(monkeypatch):
-    with pytest.raises(InputError, match="EQUISCALE_PRESET is one of smoke"):
+    with pytest.raises(InputError, match="EQUISCALE_PRESET is one of laptop"):
         study(monkeypatch, "symmetry.py", "lapotp")
 
 
