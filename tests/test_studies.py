@@ -38,6 +38,23 @@ def test_the_symmetry_study_holds_what_it_is_for(monkeypatch):
     assert len(channels) >= 4
 
 
+def test_remedies_are_compared_at_equal_compute(monkeypatch):
+    """Forward passes of all ladders are those of the plain one; the control takes as many steps as the symmetry loss of
+    M = 5, each of M + 1 times the structures and so of the same cost."""
+    ladders = {l.architecture: l for l in study(monkeypatch, "symmetry_loss.py").ladders}
+    plain, remedied, control = (ladders[name] for name in ("mpnn", "mpnn symmetry loss", "mpnn batch 24"))
+    for ladder in ladders.values():
+        passes = 1 if ladder.remedy is None else ladder.remedy.passes
+        assert passes * ladder.data.structures == pytest.approx(plain.data.structures, abs=passes)
+        assert set(ladder.widths) <= set(plain.widths)
+    passes = remedied.remedy.passes
+    assert passes == 6
+    assert control.optim.batch_structures == passes * remedied.optim.batch_structures
+    steps = [l.data.structures // l.optim.batch_structures for l in (remedied, control)]
+    assert steps[0] == steps[1]
+    assert control.optim.learning_rate == remedied.optim.learning_rate
+
+
 def test_pairs_differ_in_symmetry_alone(monkeypatch):
     """The same skeleton: N and FLOPs of the symmetric and of the unconstrained twin within 3 %."""
     found = {l.architecture: l.model for l in study(monkeypatch, "symmetry.py").ladders}

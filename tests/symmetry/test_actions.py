@@ -234,6 +234,28 @@ def test_outputs_may_have_other_axes_than_inputs():
     np.testing.assert_allclose(mean["energy"], (x**2).sum())
 
 
+def test_joint_inputs_move_together():
+    """A map of noisy points and a guess of them, equivariant only where both are turned and one is shifted; averaged
+    over T, one that is not becomes what it is."""
+    rng = np.random.default_rng(16)
+    x = {"x": rng.normal(size=(N, 3)), "guess": rng.normal(size=(N, 3)), "t": 0.3}
+    both = Joint({"x": Point(), "guess": Vector(), "t": Scalar()})
+
+    def f(x):
+        return equivariant(x["x"]) * x["t"] + (x["guess"] ** 2).sum(-1, keepdims=True) * x["guess"]
+
+    g = ALL.sample(rng, 5)
+    z = twisted(f, both, Vector())(g, x)
+    np.testing.assert_allclose(z, np.broadcast_to(f(x), (5, N, 3)), atol=1e-11)
+    alone = Joint({"x": Point(), "guess": lambda g, x: x, "t": Scalar()})
+    assert np.abs(twisted(f, alone, Vector())(g, x) - f(x)).max() > 0.1
+
+    a = rng.normal(size=(3, 3))
+    draws = Coset("T").draw(SO3(), rng, 1)
+    mean = twirl(lambda x: f(x) + x["guess"] @ a.T, both, Vector(), draws.elements[0])
+    np.testing.assert_allclose(mean(x), f(x) + np.trace(a) / 3 * x["guess"], atol=1e-11)
+
+
 TURN = SO3().sample(np.random.default_rng(14), 2)
 SHIFT = Translations(1.0).sample(np.random.default_rng(15))
 CUBE = np.zeros((4, 4, 4))
