@@ -35,12 +35,15 @@ def take_part(lead: Callable[[], None], device: str, expected: int | None = None
             return 0
         if expected not in (None, ranks.world):
             raise InputError(f"--ranks asks for {expected} ranks and {ranks.world} were started: leave it out.")
-        if not ranks.leads:
-            follow(ranks)
-        else:
+        if ranks.leads:
             with leading(ranks):
                 lead()
-    return 0
+        else:
+            follow(ranks)
+        # All is written. Taking the group down, gloo's threads now and then abort the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def told(work: Callable[[], int]) -> int:
