@@ -4,7 +4,7 @@
     trained    evaluate, fine-tune, nve                 laws      report, fit, plan, laws
     curves     frontier, isoflop, approaches            choosing  compare, extrapolate
     further    suggest, design                          contrasts specifications, multipliers, gap
-    averaging  averages, exponents
+    averaging  averages                                 exponents  exponents
     packing    data pack, data verify, data export     runs      a user's table and law, as arguments
     symmetry   symmetry: any model                      dynamics   dynamics: symmetry during training
     landscape  landscape: Hessians and planes
@@ -25,6 +25,7 @@ from equiscale.cli import (
     curves,
     data,
     dynamics,
+    exponents,
     further,
     landscape,
     laws,
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         further,
         contrasts,
         averaging,
+        exponents,
         dynamics,
     ):
         group.add(commands)

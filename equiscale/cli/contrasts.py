@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from equiscale.cli import runs
 from equiscale.cli.arguments import command, results_of
-from equiscale.cli.averaging import add_loss, chosen, surface_of, tracked
+from equiscale.cli.averaging import chosen
 from equiscale.cli.choosing import laws_of, widest_sample
+from equiscale.cli.exponents import add_loss, surface_of, tracked, untracked
 from equiscale.cli.laws import law_figures, one_sentence
 from equiscale.errors import InputError
 
@@ -154,9 +155,7 @@ def _gaps(a: argparse.Namespace) -> None:
         records = [record for record in records if record.spec.architecture == a.architecture]
     seen = [r for r in records if r.symmetry and r.status != "diverged" and r.spec.start is None]
     if not seen:
-        raise InputError(
-            f"no run in {results.folder} was tracked: a study whose evaluation has `symmetry=Tracking()` tells L_mean."
-        )
+        raise untracked(results)
     found = _exponents_of(a, results, seen)
     lines, rows = [], []
     left = {str(r.spec): _why(r) for r in records if r not in seen}
