@@ -29,7 +29,9 @@ def plateau(*, floor: str = "zero") -> Law:
     def loss(x: Columns, p: Values) -> np.ndarray:
         e = p["E"] if free else 0.0
         rest = p["A"] * x["N"] ** -p["alpha"] + p["B"] * x["D"] ** -p["beta"]
-        return np.asarray(e + (p["L0"] - e) * (1 + (rest / (p["L0"] - e)) ** -p["s"]) ** (-1 / p["s"]))
+        # In logarithms: of a small sum of powers and a sharp turn the power itself is beyond a float.
+        turn = np.logaddexp(-p["s"] * np.log(p["L0"] - e), -p["s"] * np.log(rest))
+        return np.asarray(e + np.exp(-turn / p["s"]))
 
     def curve(z: np.ndarray, u: np.ndarray, slopes: np.ndarray | None) -> np.ndarray:
         model, data = u[:, 0:1] - u[:, 2:3] * z[0], u[:, 1:2] - u[:, 3:4] * z[1]
