@@ -11,7 +11,6 @@ from equiscale.cli.laws import law_figures, one_sentence
 from equiscale.errors import InputError
 
 if TYPE_CHECKING:
-
     from equiscale.cli.arguments import Commands
     from equiscale.laws.averaging import AveragedRun
     from equiscale.laws.size_exponent import SizeExponent
