@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -36,6 +38,11 @@ SET = "molecules"  # new ones: what is learned by heart says nothing of symmetry
 
 def symmetry_point(task: ForceField, model: Potential, tracking: Tracking, state: State) -> SymmetryPoint:
     """Decompose the loss of ``model``, a copy in eval mode that holds the weights to look at."""
+    with _highest_precision():
+        return _point(task, model, tracking, state)
+
+
+def _point(task: ForceField, model: Potential, tracking: Tracking, state: State) -> SymmetryPoint:
     begun = time.perf_counter()
     rng = np.random.default_rng([task.spec.seed, TRACKING, state.step])
     squared, study = _samples(task, model, tracking, rng)
@@ -95,9 +102,20 @@ def products(
     return float(mean_a @ mean_b), float(equiv_a @ equiv_b), float(mean_a @ equiv_b + mean_b @ equiv_a) / 2
 
 
+@contextmanager
+def _highest_precision() -> Iterator[None]:
+    """No tf32 within: which products a run rounds so is a global switch of torch's, put back as the run set it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _predict(task: ForceField, model: Potential, create_graph: bool = False) -> Predict:
     """What is decomposed: the potential as the run trains it, its frames included, but in float32: the rounding of
-    bf16 breaks symmetry, too."""
+    bf16 breaks symmetry, too; and so does that of tf32, which ``_highest_precision`` keeps out."""
     exact = replace(task, spec=replace(task.spec, dtype="float32"))
     return partial(exact.predict, model, create_graph=create_graph)
 

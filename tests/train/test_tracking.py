@@ -102,6 +102,28 @@ def test_a_killed_run_keeps_its_points_and_draws_the_same_rotations(at, store, t
     assert load(tmp_path / "killed" / f"{spec.key}.json") == again
 
 
+def test_tf32_is_of_the_run_and_not_of_its_look(store):
+    """Would catch a point measured with products in tf32, whose rounding is told as broken symmetry; and a run that
+    goes on in float32 after its first look, or after a look that failed."""
+    spec = tracked(replace(tiny_spec(structures=8), dtype="tf32"))
+    task = ForceField.of(spec, store)
+    model = build(spec.model, spec.optim, spec.seed).eval()
+    seen = set()
+    model.register_forward_pre_hook(lambda *_: seen.add(torch.get_float32_matmul_precision()))
+    before = torch.get_float32_matmul_precision()
+    try:
+        record_module.set_precision(spec)
+        symmetry_point(task, model, TRACKED, State())
+        assert torch.get_float32_matmul_precision() == "high"
+        model.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            symmetry_point(task, model, TRACKED, State())
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == {"highest"}
+
+
 def test_gradients_are_drawn_after_the_rest(store, tmp_path):
     """Would catch that asking for gradients gives the decomposition other rotations."""
     spec = tiny_spec(structures=8)
