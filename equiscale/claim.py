@@ -10,6 +10,7 @@ another machine wrote, nor a file's, is read. A holder that was stopped for long
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -116,7 +117,9 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self._stop()
         with contextlib.suppress(OSError, InputError):
-            _give_up(self.file)
+            # After ``done``, or a loss, the name can be another holder's by now.
+            if self.token.encode() in (_read(self.file) or b""):
+                _give_up(self.file)
 
     def _stop(self) -> None:
         self._end.set()
@@ -191,6 +194,8 @@ def _read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: removed between being found and being read
+            return None
         raise InputError(f"{path} cannot be read ({error.strerror}): it should be a small file; remove it.") from None
 
 
@@ -223,7 +228,7 @@ def _create(path: Path, content: bytes) -> bool:
     except PermissionError:  # a file system without links
         return _create_exclusively(path, content)
     except OSError as error:
-        if error.errno in (1, 38, 95):  # EPERM, ENOSYS, ENOTSUP
+        if error.errno in (errno.ENOSYS, errno.ENOTSUP):
             return _create_exclusively(path, content)
         raise
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -234,6 +235,31 @@ def test_given_up_and_done(tmp_path):
     with take(path) as claim:
         claim.done()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_done_leaves_the_next_holder_alone(tmp_path):
+    """Would catch an end that gives up a file of its name which another has made since."""
+    path = tmp_path / "a.claim"
+    with take(path) as first:
+        first.done()
+        second = take(path)
+        assert second.file == first.file
+    second.confirm()
+    assert isinstance(take(path), Busy)
+
+
+def test_a_claim_that_nfs_removes_while_it_is_read(tmp_path, monkeypatch):
+    """Would catch a study that ends because another machine's run did, just as this one looked who has it."""
+    path = tmp_path / "a.claim"
+    with monkeypatch.context() as patch:
+
+        def stale(self):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        patch.setattr(Path, "read_bytes", stale)
+        assert Watch(path).free()
+        assert isinstance(take(path), Claim)
+    assert isinstance(take(path), Busy)
 
 
 def test_a_folder_that_is_gone(tmp_path):
