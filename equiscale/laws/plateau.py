@@ -30,7 +30,10 @@ def plateau(*, floor: str = "zero") -> Law:
         e = p["E"] if free else 0.0
         rest = p["A"] * x["N"] ** -p["alpha"] + p["B"] * x["D"] ** -p["beta"]
         # In logarithms: of a small sum of powers and a sharp turn the power itself is beyond a float.
-        turn = np.logaddexp(-p["s"] * np.log(p["L0"] - e), -p["s"] * np.log(rest))
+        # Not logaddexp: slopes are checked by complex steps.
+        high, low = -p["s"] * np.log(p["L0"] - e), -p["s"] * np.log(rest)
+        top = np.maximum(np.real(high), np.real(low))
+        turn = top + np.log(np.exp(high - top) + np.exp(low - top))
         return np.asarray(e + np.exp(-turn / p["s"]))
 
     def curve(z: np.ndarray, u: np.ndarray, slopes: np.ndarray | None) -> np.ndarray:
