@@ -7,6 +7,7 @@ resumes by itself.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import traceback
@@ -17,7 +18,10 @@ from typing import Any, Protocol
 from equiscale.errors import InputError
 
 RETRIES = 5
-"""How often an item is started again after its process died."""
+"""How often in a row an item is started again after its process died and it had not got further since the last time."""
+
+LOSSES = 100
+"""Likewise where its process was taken from it: a node that was lost, a job that was pre-empted or asked to stop."""
 
 REQUEUE = 75
 """Exit code of a process that was asked to stop and saved: start it again (EX_TEMPFAIL of sysexits.h)."""
@@ -72,11 +76,66 @@ def failure(error: Exception) -> Failure:
     return Failure(f"{said.rstrip('.')}.", traceback.format_exc())
 
 
-def died_too_often(item: Any, how: str) -> Failure:
-    return Failure(
-        f"{item} was started {RETRIES + 1} times and its process died each time ({how}): it may need more memory than "
-        "there is."
-    )
+def step_of(value: Any) -> float | None:
+    """How far an item is that told this: the value's ``step``; None where it has none."""
+    step = getattr(value, "step", None)
+    return float(step) if isinstance(step, (int, float)) else None
+
+
+@dataclass
+class _Count:
+    item: Any  # kept, so that its id stays its own
+    reached: float = -math.inf  # the furthest that it told
+    before: float = -math.inf  # likewise at its last death
+    deaths: int = 0
+    losses: int = 0
+
+
+class Deaths:
+    """How often the items of a launcher died, and whether one may be started again.
+
+    An item that gets further between its deaths is never given up: a long run on machines that come and go meets many.
+    ``further``: how far an item is that told a value (None: it does not say). Further than at every earlier death is
+    what counts, as an item goes on from what it saved, or begins anew.
+    """
+
+    def __init__(self, further: Callable[[Any], float | None] = step_of):
+        self.further = further
+        self._counts: dict[int, _Count] = {}
+
+    def told(self, item: Any, value: Any) -> None:
+        """To be called with every progress of an item."""
+        reached = self.further(value)
+        if reached is not None:
+            count = self._of(item)
+            count.reached = max(count.reached, reached)
+
+    def count(self, item: Any, innocent: bool = False) -> bool:
+        """Count a death of the item, and say whether it is to be started again. ``innocent``: its process was taken."""
+        count = self._of(item)
+        if count.reached > count.before:
+            count.before, count.deaths, count.losses = count.reached, 0, 0
+        if innocent:
+            count.losses += 1
+        else:
+            count.deaths += 1
+        return count.deaths <= RETRIES and count.losses <= LOSSES
+
+    def gave_up(self, item: Any, how: str) -> Failure:
+        """Why the item is not started again; ``how`` its process died the last time."""
+        count = self._of(item)
+        if count.deaths > RETRIES:
+            return Failure(
+                f"{item}: its process died {count.deaths} times and it got no further in between ({how}): it may need "
+                "more memory than there is."
+            )
+        return Failure(
+            f"{item}: its process was taken {count.losses} times and it got no further in between ({how}): it needs a "
+            "machine that stays longer, or to save more often."
+        )
+
+    def _of(self, item: Any) -> _Count:
+        return self._counts.setdefault(id(item), _Count(item))
 
 
 class Launcher(Protocol):

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from equiscale.errors import Stopped
-from equiscale.launch.events import REQUEUE, RETRIES, Event, Work, died_too_often, failure
+from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class _Worker:
 def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[Event]:
     """Call ``work`` on every item in ``workers`` processes, in order; yields events as they come.
 
-    A process that dies (killed, out of memory) is replaced and its item started again, up to RETRIES times. An item
-    whose function raises has failed, and the others go on; Ctrl-C lets every process save first.
+    A process that dies (killed, out of memory) is replaced and its item started again, as long as ``Deaths`` allows. An
+    item whose function raises has failed, and the others go on; Ctrl-C lets every process save first.
     """
     waiting = list(items)
-    deaths: dict[int, int] = {}
+    deaths = Deaths()
     crew: list[_Worker] = []
     # Children inherit the environment: the maths libraries read it when they are loaded.
     threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -86,15 +86,18 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
                     worker.end(1.0)
                     crew.remove(worker)
                     item, code = worker.item, worker.process.exitcode
-                    deaths[id(item)] = deaths.get(id(item), 0) + 1
-                    if deaths[id(item)] > RETRIES:
-                        yield Event("failed", item, died_too_often(item, f"exit code {code}"))
-                    else:
+                    if item is None:  # it had nothing to do
+                        continue
+                    if deaths.count(item, innocent=code == REQUEUE):  # a signal asked it to stop, and it saved
                         waiting.insert(0, item)
                         yield Event("died", item, f"exit code {code}")
+                    else:
+                        yield Event("failed", item, deaths.gave_up(item, f"exit code {code}"))
                     continue
                 item = worker.item
-                if kind != "progress":
+                if kind == "progress":
+                    deaths.told(item, value)
+                else:
                     worker.item = None
                 yield Event(kind, item, value)
         clean = True

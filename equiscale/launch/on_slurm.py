@@ -1,7 +1,8 @@
 """A SLURM job array through submitit: one task an item. What is told and returned lies in files beside the jobs.
 
 A job that is pre-empted or meets its time limit gets a signal: the function saves, and the job is queued again. One
-that ends without a result is submitted again, RETRIES times. The launcher only looks: it may end, and be called again.
+that ends without a result is submitted again, as ``Deaths`` allows. The launcher only looks: it may end, and be called
+again.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from equiscale.errors import InputError, Stopped, need
-from equiscale.launch.events import REQUEUE, RETRIES, Event, Work, died_too_often, failure
+from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
 
 PATIENCE = 60.0
 """Seconds that a job waits for its function to save after a signal: as long as the scheduler's own warning."""
+
+TAKEN = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT", "REVOKED", "REQUEUED"}
+"""How SLURM says that a job's end was not the function's fault."""
 
 OPTIONS = {
     "partition": ("slurm_partition", str),
@@ -110,6 +114,7 @@ class Task:
         kind, value = self._outcome[0]
         if kind != "stopped":
             return kind, value
+        self._note(("stopped", None))
         # SLURM pre-empts with SIGTERM and queues the job again itself, if it is still there when the grace time ends;
         # a job that is cancelled is killed within this time.
         if "SLURM_JOB_ID" in os.environ:
@@ -159,8 +164,8 @@ class _Job:
     item: Any
     told: Path
     job: Any  # submitit's
-    deaths: int = 0
     seen: bytes = b""
+    stopped: bool = False  # by a signal, and it saved
     gone: int = 0  # looks at which the job had ended without a result
 
 
@@ -179,12 +184,13 @@ class OnSlurm:
     def __call__(self, work: Work, items: Sequence[Any]) -> Iterator[Event]:
         executor = self._executor()
         jobs = [_Job(item, self._new_file(), None) for item in items]
+        deaths = Deaths()
         try:
             self._submit(executor, work, jobs)
             while jobs:
                 time.sleep(self.every)
                 for job in list(jobs):
-                    yield from self._look(executor, work, job, jobs)
+                    yield from self._look(executor, work, job, jobs, deaths)
         finally:
             for job in jobs:
                 self._cancel(job)
@@ -219,8 +225,10 @@ class OnSlurm:
             said = " ".join(str(error).split())
             raise InputError(f"the jobs could not be submitted: {said.rstrip('.')}.") from None
 
-    def _look(self, executor: Any, work: Work, job: _Job, jobs: list[_Job]) -> Iterator[Event]:
+    def _look(self, executor: Any, work: Work, job: _Job, jobs: list[_Job], deaths: Deaths) -> Iterator[Event]:
         for kind, value in self._news(job):
+            if kind == "progress":
+                deaths.told(job.item, value)
             yield Event(kind, job.item, value)
         if job.job.paths.result_pickle.exists():
             jobs.remove(job)
@@ -231,13 +239,13 @@ class OnSlurm:
             job.gone += 1
             if job.gone < 3:  # a shared file system may show a result late
                 return
-            job.deaths += 1
-            how = f"{job.job.state.lower()}, see {job.job.paths.stderr}"
-            if job.deaths > RETRIES:
+            state = job.job.state
+            how = f"{state.lower()}, see {job.job.paths.stderr}"
+            if not deaths.count(job.item, innocent=job.stopped or state in TAKEN):
                 jobs.remove(job)
-                yield Event("failed", job.item, died_too_often(job.item, how))
+                yield Event("failed", job.item, deaths.gave_up(job.item, how))
                 return
-            job.gone = 0
+            job.gone, job.stopped = 0, False
             self._submit(executor, work, [job])
             yield Event("died", job.item, how)
 
@@ -251,7 +259,9 @@ class OnSlurm:
             kind, value = pickle.loads(seen)  # our own job's
             if not before and kind != "started":  # told since the last look
                 yield "started", None
-            yield kind, value
+            job.stopped = kind == "stopped"
+            if not job.stopped:
+                yield kind, value
 
     def _result(self, job: _Job) -> tuple[str, Any]:
         try:

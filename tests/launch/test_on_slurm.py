@@ -15,6 +15,7 @@ from works import awkward, echo, long, once
 from equiscale.errors import InputError
 from equiscale.ladder import load_study
 from equiscale.launch import Failure, Local, Stopped, chosen
+from equiscale.launch.events import Deaths
 from equiscale.launch.on_slurm import OnSlurm, Task, parameters
 from equiscale.results import Results
 from equiscale.study import run_study
@@ -71,6 +72,25 @@ def test_a_warned_job_saves_and_is_queued_again(launcher, tmp_path):
         elif event.kind == "progress" and int(path.read_text()) != pids[0]:
             break
     assert "died" not in kinds
+
+
+def test_a_job_that_was_asked_to_stop_is_no_fault_of_its_own(launcher, tmp_path, monkeypatch):
+    """SIGTERM, as of a pre-emption: would catch spot partitions that use up a run's retries."""
+    path, blamed, count = tmp_path / "a", [], Deaths.count
+
+    def counted(self, item, innocent=False):
+        blamed.append(not innocent)
+        return count(self, item, innocent)
+
+    monkeypatch.setattr(Deaths, "count", counted)
+    pids: list[int] = []
+    for event in launcher(long, [str(path)]):
+        if event.kind == "progress" and int(path.read_text()) not in pids:
+            pids.append(int(path.read_text()))
+            if len(pids) == 3:
+                break
+            os.kill(pids[-1], signal.SIGTERM if len(pids) == 1 else signal.SIGKILL)
+    assert blamed == [False, True]
 
 
 def test_what_is_cancelled_saves_first(launcher, tmp_path):

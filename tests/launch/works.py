@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from equiscale.errors import InputError
@@ -34,6 +36,33 @@ def once(item, tell):
         path.write_text("")
         os.kill(os.getpid(), signal.SIGKILL)
     return "second"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a run tells, as far as launchers look at it."""
+
+    step: int
+
+
+def creeps(item, tell):
+    """Is killed at every step and goes on from there; done after ten."""
+    path = Path(item)
+    step = int(path.read_text()) + 1 if path.exists() else 1
+    path.write_text(str(step))
+    tell(Step(step))
+    if step < 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step
+
+
+def ends_later(item, tell):
+    """Notes its process; that of an item named "b" ends by itself once its result is sent."""
+    path = Path(item)
+    path.write_text(str(os.getpid()))
+    if path.name == "b":
+        threading.Timer(0.2, os._exit, (0,)).start()
+    return path.name
 
 
 def long(item, tell):
