@@ -56,10 +56,13 @@ class Failure:
 
     sentence: str
     traceback: str = ""
+    own: bool = False  # of this item: another's, however alike, has another reason
 
     @property
     def reason(self) -> str:
-        """What the system said, or the sentence less what differs from item to item: keys, numbers, process ids."""
+        """What befalls items alike: what the system said, or the sentence less keys, numbers, process ids."""
+        if self.own:
+            return self.sentence
         for code in COMMON:
             if os.strerror(code) in self.sentence:
                 return os.strerror(code)
@@ -67,9 +70,12 @@ class Failure:
 
 
 def failure(error: Exception) -> Failure:
-    """What a launcher says of an exception that its function raised; to be called where it is handled."""
+    """What a launcher says of an exception that its function raised; to be called where it is handled.
+
+    An InputError whose attribute ``own`` is true is of its item alone.
+    """
     if isinstance(error, InputError):
-        return Failure(str(error))
+        return Failure(str(error), own=getattr(error, "own", False))
     if isinstance(error, OSError):  # a disk that is full or gone, wherever it was met
         return Failure(f"{error.filename or 'a file'}: {error.strerror or error}; what was recorded is kept.")
     said = traceback.format_exception_only(error)[-1].strip()

@@ -26,6 +26,7 @@ from equiscale.train.checkpoint import State
 from equiscale.train.flops import counted
 from equiscale.train.force_field import Batch, ForceField, cut
 from equiscale.train.loop import executed_ratio, time_steps, train_step
+from equiscale.train.memory import out_of_memory
 from equiscale.train.optim import averaged, build, optimizer
 from equiscale.train.record import set_precision
 from equiscale.train.tracking import symmetry_point
@@ -80,17 +81,10 @@ def reported(tell: Callable[[dict[str, Any]], None], where: str) -> Iterator[Non
     """Memory that runs out is told, and what can be measured without is measured."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not out_of_memory(error):
             raise
         tell({"ended": f"memory ran out in {where}", "memory_ran_out": True})
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: a GPU's has a class of its own, torch's on a CPU has only words."""
-    words = str(error).lower()
-    known = ("allocate memory", "out of memory", "alloc_failed")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in words for word in known)
 
 
 class Meter:

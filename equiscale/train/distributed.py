@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from equiscale.errors import InputError
+from equiscale.train.memory import within_memory
 from equiscale.train.ranks import PATIENCE, REQUEUE, Asked, Lost, Ranks, joined
 from equiscale.train.record import train
 from equiscale.train.worker import Worker
@@ -75,7 +77,8 @@ def follow(ranks: Ranks) -> None:
     while (call := ranks.told(None)) is not None:
         worker = workers.setdefault((call.folder, call.device), Worker(call.folder, call.device))
         store, isolated = worker.data(call.spec.data)
-        train(call.spec, store, call.folder, isolated=isolated, device=call.device, ahead=call.ahead)
+        run = partial(train, call.spec, store, call.folder, isolated=isolated, device=call.device, ahead=call.ahead)
+        within_memory(run, call.spec, call.device)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,15 @@ from equiscale.data.store import Store
 from equiscale.data.structure import SYMBOLS
 from equiscale.errors import InputError
 from equiscale.graph import build_graph
-from equiscale.models.base import count_parameters
+from equiscale.models.base import Potential, count_parameters
 from equiscale.predict import refuse_missing_device
 from equiscale.run import DataSpec, RunSpec, reader_options
 from equiscale.train.ahead import loading
 from equiscale.train.force_field import ForceField
 from equiscale.train.loop import time_steps
+from equiscale.train.memory import TooLarge, within_memory
 from equiscale.train.optim import build, optimizer
-from equiscale.train.record import train
+from equiscale.train.record import set_precision, train
 
 ROUNDS, STEPS, WARM = 3, 5, 2
 """Each rung is timed in this many rounds, every rung once a round, so that a drift of the machine meets all alike."""
@@ -68,6 +71,7 @@ class Timing:
     atoms: float  # mean per structure
     degree: float  # mean
     flops_per_atom: float  # of all forward passes of a step, of the published formulation
+    fits: bool = True  # else memory ran out, and the seconds are those of the largest rung that fits, by FLOPs
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Worker:
     device: str = "cpu"
     checkpoint_every: float = 15.0
     ahead: bool | None = None  # as ``train`` takes it
+    places: dict[str, str] = field(default_factory=dict)  # paths of data that lie elsewhere on this machine
     _stores: dict[Any, tuple[Store | Packed, dict[int, float] | None]] = field(default_factory=dict, repr=False)
 
     def __call__(self, item: TrainOne | TimeAll, tell: Callable[[Any], None]) -> Any:
@@ -92,75 +97,132 @@ class Worker:
             return claim
         with claim:
             if not (self.folder / f"{item.spec.key}.json").exists():  # else another worker was first
+                run = partial(
+                    train,
+                    item.spec,
+                    store,
+                    self.folder,
+                    isolated=isolated,
+                    device=self.device,
+                    step_seconds=item.step_seconds,
+                    shared_device=item.shared_device,
+                    tell=tell,
+                    checkpoint_every=self.checkpoint_every,
+                    ahead=self.ahead,
+                    confirm=claim.confirm,
+                )
                 try:
-                    train(
-                        item.spec,
-                        store,
-                        self.folder,
-                        isolated=isolated,
-                        device=self.device,
-                        step_seconds=item.step_seconds,
-                        shared_device=item.shared_device,
-                        tell=tell,
-                        checkpoint_every=self.checkpoint_every,
-                        ahead=self.ahead,
-                        confirm=claim.confirm,
-                    )
+                    within_memory(run, item.spec, self.device)
                 except Lost:  # this process was stopped for long, and another one has gone on
                     return Busy("another worker")
             claim.done()
         return item.spec.key
 
+    def needs(self, item: TrainOne | TimeAll) -> list[str]:
+        """The paths of data that the item reads, each once; the built-in set has none."""
+        specs = item.specs if isinstance(item, TimeAll) else (item.spec,)
+        return [name for name in dict.fromkeys(spec.data.name for spec in specs) if name != "builtin"]
+
     def data(self, spec: DataSpec) -> tuple[Store | Packed, dict[int, float] | None]:
-        key = spec.source, spec.references  # isolated atoms come with the second
+        """The structures, and energies of isolated atoms where they are asked for; each source is read once.
+
+        InputError where they are not those that the spec was declared with.
+        """
+        name = self.places.get(spec.name, spec.name)
+        key = name, spec.keys, spec.references  # isolated atoms come with the last
         if key not in self._stores:
             keys = reader_options(spec)
             isolated = None
-            if spec.references == "isolated_atoms" and is_packed(spec.name):
-                isolated = open_packed(spec.name).isolated
+            if spec.references == "isolated_atoms" and is_packed(name):
+                isolated = open_packed(name).isolated
             elif spec.references == "isolated_atoms":
                 own = {k: v for k, v in keys.items() if k not in ("blocks", "seed")}  # how it is split is load's
-                isolated = read_extxyz(spec.name, **own).isolated
-            self._stores[key] = (load(spec.name, **keys), isolated)
+                isolated = read_extxyz(name, **own).isolated
+            self._stores[key] = (load(name, **keys), isolated)
+        found = self._stores[key][0].content_hash
+        if spec.content_hash and found != spec.content_hash:
+            raise InputError(
+                f"the data at {name} on {platform.node()} are not those that the study was declared with (content "
+                f"{found[:16]}, not {spec.content_hash[:16]}): put the same data there, or begin a study of these."
+            )
         return self._stores[key]
 
     def time(self, specs: tuple[RunSpec, ...], tell: Callable[[Any], None]) -> dict[str, Timing]:
         """Median step seconds of every run, interleaved; refuses a cutoff that leaves atoms alone."""
-        ready, checked = [], set()
+        ready: dict[str, _Ready] = {}
+        short: list[TooLarge] = []
+        checked = set()
         for spec in specs:
             store, isolated = self.data(spec.data)
             model = spec.model
-            reach = (spec.data.name, model.cutoff)
+            reach = (spec.data.source, model.cutoff)
             if model.cutoff is not None and reach not in checked:
                 refuse_lone_atoms(store, model.cutoff, spec.data.name)
                 checked.add(reach)
             refuse_unknown_elements(store, model.elements, spec)
-            task = ForceField.of(spec, store, isolated, self.device)
-            potential = build(model, spec.optim, spec.seed).to(task.device).train()
-            ready.append((spec, task, potential, optimizer(potential, model, spec.optim)))
-        seconds: dict[str, list[float]] = {spec.key: [] for spec in specs}
+            make = partial(ForceField.of, spec, store, isolated, self.device)
+            ready[spec.key] = _Ready(spec, within_memory(make, spec, self.device))
         for turn in range(ROUNDS):
-            for spec, task, potential, made in ready:
-                first = turn * (WARM + STEPS)
-                steps = [s % spec.steps for s in range(first, first + WARM + STEPS)]
-                with loading(task, spec.steps, self.ahead, task.device) as load:
-                    taken = time_steps(task, potential, made, steps, spec.optim.clip, load)
-                seconds[spec.key] += taken[WARM:]
-                tell((turn, str(spec)))
-        out = {}
-        for spec, task, potential, _ in ready:
-            sample = task.batch(task.train.take(np.arange(min(256, len(task.train)))))
-            counts = sample.graph.counts
-            n, body = count_parameters(potential)
-            out[spec.key] = Timing(
-                statistics.median(seconds[spec.key]),
-                n,
-                body,
-                task.train.atoms / len(task.train),
-                counts.edges / counts.atoms,
-                spec.passes * spec.model.flops(counts) / counts.atoms,
-            )
-        return out
+            for one in ready.values():
+                if one.fits:
+                    try:
+                        within_memory(partial(one.time, turn, self.ahead), one.spec, self.device)
+                    except TooLarge as error:  # the others are timed, and trained
+                        one.drop()
+                        short.append(error)
+                tell((turn, str(one.spec)))
+        if len(short) == len(ready):
+            raise short[0]
+        return {key: one.timing(list(ready.values())) for key, one in ready.items()}
+
+
+@dataclass
+class _Ready:
+    """A rung that is being timed."""
+
+    spec: RunSpec
+    task: ForceField
+    made: tuple[Potential, Any] | None = None  # with its optimiser
+    seconds: list[float] = field(default_factory=list)
+    fits: bool = True
+
+    def time(self, turn: int, ahead: bool | None) -> None:
+        spec, task = self.spec, self.task
+        set_precision(spec)
+        if self.made is None:
+            potential = build(spec.model, spec.optim, spec.seed).to(task.device).train()
+            self.made = potential, optimizer(potential, spec.model, spec.optim)
+        first = turn * (WARM + STEPS)
+        steps = [s % spec.steps for s in range(first, first + WARM + STEPS)]
+        with loading(task, spec.steps, ahead, task.device) as load:
+            self.seconds += time_steps(task, *self.made, steps, spec.optim.clip, load)[WARM:]
+
+    def drop(self) -> None:
+        """It does not fit: leave the memory to the others."""
+        self.fits, self.made, self.seconds = False, None, []
+
+    @cached_property
+    def flops(self) -> tuple[float, float]:
+        """Degree; FLOPs per atom."""
+        sample = self.task.batch(self.task.train.take(np.arange(min(256, len(self.task.train)))))
+        counts = sample.graph.counts
+        return counts.edges / counts.atoms, self.spec.passes * self.spec.model.flops(counts) / counts.atoms
+
+    @property
+    def work(self) -> float:
+        """FLOPs of a step."""
+        task = self.task
+        return self.flops[1] * self.spec.optim.batch_structures * task.train.atoms / len(task.train)
+
+    def timing(self, all_: list[_Ready]) -> Timing:
+        if self.fits:
+            seconds = statistics.median(self.seconds)
+        else:
+            largest = max((one for one in all_ if one.fits), key=lambda one: one.work)
+            seconds = statistics.median(largest.seconds) * self.work / largest.work
+        with torch.device("meta"):
+            n, body = count_parameters(self.spec.model.build())
+        return Timing(seconds, n, body, self.task.train.atoms / len(self.task.train), *self.flops, self.fits)
 
 
 def refuse_unknown_elements(store: Store | Packed, elements: tuple[int, ...] | None, spec: RunSpec) -> None:
