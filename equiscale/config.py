@@ -18,9 +18,21 @@ FIELDS: dict[str, Any] = {}
 @dataclass_transform(frozen_default=True, kw_only_default=False)
 def config(cls: type[T]) -> type[T]:
     """A frozen dataclass that rejects unknown fields and wrong types when it is made or loaded."""
+    return _declared(cls, slots=False)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False)
+def config_of_many(cls: type[T]) -> type[T]:
+    """As ``config``, for what a run holds dozens of: without a dictionary each, a record takes two thirds of the
+    memory, and its numbers are read sooner."""
+    return _declared(cls, slots=True)
+
+
+def _declared(cls: type[T], slots: bool) -> type[T]:
     FIELDS.update(cls.__annotations__)
     # NaN and infinities are written as such: a diverged run's losses must come back as what they were, not as null.
-    return dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants"))(cls)  # type: ignore[return-value]
+    rules = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
+    return dataclass(frozen=True, slots=slots, config=rules)(cls)  # type: ignore[return-value]
 
 
 def later(default: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equiscale.config import config, from_json, later, to_json
+from equiscale.config import config, config_of_many, from_json, later, to_json
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
 from equiscale.run.spec import SCHEMA, RunSpec
@@ -20,7 +20,7 @@ Sets = ("molecules", "conformers")
 """The two validation sets: new molecules, and new conformers of training molecules."""
 
 
-@config
+@config_of_many
 class Losses:
     """Figures of one validation set. L is eq. 1: the mean over structures of per-structure means, normalised."""
 
@@ -36,7 +36,7 @@ class Losses:
         return all(math.isfinite(x) for x in (self.loss, self.energy_loss, self.force_loss))
 
 
-@config
+@config_of_many
 class Clock:
     """What a second run on the same machine would not repeat to the bit."""
 
@@ -44,7 +44,7 @@ class Clock:
     seconds_total: float = 0.0  # loading and validation included
 
 
-@config
+@config_of_many
 class Evaluation:
     """One look at a run."""
 
@@ -60,7 +60,7 @@ class Evaluation:
     clock: Clock = Clock()
 
 
-@config
+@config_of_many
 class SymmetryPoint:
     """The loss decomposition at one step, of the weights as a look evaluates them, on ``Tracking.structures``.
 
@@ -134,17 +134,29 @@ def load(path: Path) -> RunRecord:
     """One record; raises InputError for another version or a damaged file."""
     try:
         text = path.read_bytes()
-        version = json.loads(text)["spec"]["schema_version"]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is not a run record: remove it, and `equiscale run` trains that run again.") from None
+    try:
+        record = from_json(RunRecord, text, str(path))
+        version = record.spec.schema_version
+    except InputError:
+        # Parsed once more only here, which halves the time of a good one: another version may have other fields.
+        version = _version(path, text)
+        if version == SCHEMA:
+            raise
     if version != SCHEMA:
         raise InputError(
             f"{path} has schema version {version}, this equiscale reads {SCHEMA}: use the equiscale that wrote it, "
             "or another results folder."
         )
-    return from_json(RunRecord, text, str(path))
+    return record
+
+
+def _version(path: Path, text: bytes) -> Any:
+    try:
+        return json.loads(text)["spec"]["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is not a run record: remove it, and `equiscale run` trains that run again.") from None
 
 
 def losses_path(folder: Path, key: str) -> Path:
