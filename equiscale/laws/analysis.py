@@ -11,6 +11,7 @@ import numpy as np
 
 from equiscale.laws.allocation import allocate
 from equiscale.laws.frontier import Frontier, frontier
+from equiscale.laws.noise_floor import difference_floor, noise_floors
 from equiscale.laws.pairs import gammas, pair
 from equiscale.laws.results import Analysis, Architecture, Dropped, Freshness, Noise, Rung, Score, Surface
 from equiscale.laws.surfaces import (
@@ -72,7 +73,12 @@ def analyse(
     # their validation molecules are the same, and so is that seed.
     found = {a: _architecture(table, a, d_max, settings, facts, losses, seed + 7919 * i) for i, a in enumerate(names)}
     ways = {a: gammas(table, a, d_max) for a in names} if len(names) > 1 else {}
-    pairs = tuple(pair(found[a], found[b], ways[a], ways[b]) for a, b in combinations(names, 2) if ok(found, a, b))
+    floors = noise_floors(found.values())
+    pairs = tuple(
+        pair(found[a], found[b], ways[a], ways[b], difference_floor(floors[a], floors[b]))
+        for a, b in combinations(names, 2)
+        if ok(found, a, b)
+    )
     ratio = table["D"] / table["structures"]
     return Analysis(
         settings=settings,

@@ -94,7 +94,9 @@ def pair(
     second: Architecture,
     first_gammas: Mapping[Key, float],
     second_gammas: Mapping[Key, float],
+    floor: float | None = None,
 ) -> Pair:
+    """floor: the noise floor of a difference of their ln L (`noise_floor`)."""
     names = (first.name, second.name)
     shared = [key for key in first_gammas if key in second_gammas]
     specifications = tuple(
@@ -105,7 +107,6 @@ def pair(
     span = (max(first.C_range[0], second.C_range[0]), min(first.C_range[1], second.C_range[1]))
     best = {a.name: min(r.loss for r in a.rungs) for a in (first, second)}
     difference = float(np.log(best[second.name] / best[first.name]))
-    floor = difference_floor(first, second)
     share = _share(specifications)
     return Pair(
         first=first.name,
@@ -122,20 +123,6 @@ def pair(
         noise_floors=abs(difference) / floor if floor else None,
         paper_crossings=paper_crossings(*names),
     )
-
-
-def noise_floor(architecture: Architecture) -> float | None:
-    """The seeds' deviation of ln L; where no rung was repeated, the fit's noise between and within runs."""
-    if architecture.noise.std is not None:
-        return architecture.noise.std
-    s = architecture.surface
-    return None if s is None else float(np.hypot(s.run_noise, s.checkpoint_noise))
-
-
-def difference_floor(first: Architecture, second: Architecture) -> float | None:
-    """The noise floor of ln L_second - ln L_first; None where neither was measured."""
-    known = [f for f in (noise_floor(first), noise_floor(second)) if f]
-    return float(np.hypot(known[0], known[-1])) if known else None
 
 
 def limited(*architectures: Architecture) -> bool:

@@ -8,20 +8,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from equiscale.laws.pairs import difference_floor
+from equiscale.laws.noise_floor import Floor, difference_floor, noise_floors
 from equiscale.laws.results import Analysis, Architecture, Pair
+
+FEW = 4  # ladders of which everything is said in one sentence
 
 
 def verdict(analysis: Analysis) -> list[str]:
     found = list(analysis.architectures.values())
-    chosen = max(analysis.pairs, key=lambda p: abs(p.difference or 0.0), default=None)
+    plain = _plain(found)
+    remedy = _remedy(analysis, plain) if plain else None
+    chosen = remedy or max(analysis.pairs, key=lambda p: abs(p.difference or 0.0), default=None)
     return [
         _records(analysis, found),
-        _best(analysis, chosen, found),
-        "Exponents: " + "; ".join(_exponent(a) for a in found) + ".",
+        _of_variants(remedy, plain, found) + _best(analysis, chosen, found),
+        _exponents(found) if plain else "Exponents: " + "; ".join(_exponent(a) for a in found) + ".",
         _crossing(analysis, chosen),
         _trust(analysis, found),
     ]
+
+
+def _plain(found: list[Architecture]) -> str:
+    """The plain ladder of a study of variants, all of one architecture (a name's first word); "" elsewhere."""
+    kinds = {a.name.partition(" ")[0] for a in found}
+    plain = [a.name for a in found if " " not in a.name]
+    return plain[0] if len(kinds) == 1 and plain and len(found) > 1 else ""
+
+
+def _remedy(analysis: Analysis, plain: str) -> Pair | None:
+    """The plain ladder with the variant that is the best against it at the compute that both have records of."""
+    shares: list[tuple[float, int]] = []
+    for i, pair in enumerate(analysis.pairs):
+        at = _at_common(pair, analysis) if plain in (pair.first, pair.second) else None
+        if at is not None:
+            other = pair.second if pair.first == plain else pair.first
+            shares.append((at[1][other] / at[1][plain], i))
+    return analysis.pairs[min(shares)[1]] if shares else None
+
+
+def _of_variants(remedy: Pair | None, plain: str, found: list[Architecture]) -> str:
+    """That the pair was chosen, and among how many: the best of several looks better than it is."""
+    if remedy is None or len(found) < 3:
+        return ""
+    best = remedy.second if remedy.first == plain else remedy.first
+    return f"Of {len(found) - 1} variants {best} is the best beside {plain} at equal compute. "
 
 
 def _records(analysis: Analysis, found: list[Architecture]) -> str:
@@ -62,18 +92,59 @@ def _best(analysis: Analysis, pair: Pair | None, found: list[Architecture]) -> s
     common, losses = at
     low, high = sorted(losses, key=lambda name: losses[name])
     gap = float(np.log(losses[high] / losses[low]))
-    floor = difference_floor(*(analysis.architectures[n] for n in losses))
+    floors = noise_floors(found)
+    first, second = floors[low], floors[high]
+    floor = difference_floor(first, second)
     where = f"With up to {common:.2g} FLOP, which both have records of,"
     numbers = f"{low} reached {losses[low]:.3g} and {high} {losses[high]:.3g}"
-    if not floor:
-        return f"{where} {numbers}; no noise floor was measured, so no difference is claimed."
+    if first is None or second is None or not floor:
+        return (
+            f"{where} {numbers}; no rung was repeated and no ladder has the four runs that tell a noise floor, so no "
+            "difference is claimed."
+        )
     # Two floors by the method; three where no seed was repeated, since a fit tells its own noise from few runs.
-    measured = any(analysis.architectures[n].noise.std is not None for n in losses)
-    needed, count = (2, "two") if measured else (3, "three")
-    source = f"{floor:.1%}, from {'seeds' if measured else 'the fits, as no rung was repeated'}"
+    needed, count = (2, "two") if first.seeds and second.seeds else (3, "three")
+    source = f"{floor:.1%}, from {_source(first, second)}"
     if gap < needed * floor:
         return f"{where} {numbers}, not told apart: less than {count} noise floors of a difference ({source})."
     return f"{where} {numbers}: {low} is lower here, by {gap / floor:.1f} noise floors of a difference ({source})."
+
+
+def _source(first: Floor, second: Floor) -> str:
+    if first.seeds and second.seeds:
+        text = "seeds"
+    elif first.seeds or second.seeds:
+        text = "seeds and a fit, as not all repeat a rung"
+    else:
+        text = "the fits, as no rung was repeated"
+    pooled = max(first.of, second.of, key=len)
+    return text + (
+        f", pooled over {len(pooled)} ladders where a ladder tells none of its own" if len(pooled) > 1 else ""
+    )
+
+
+def _exponents(found: list[Architecture]) -> str:
+    """Of many variants, one number a ladder and its interval; those without one are counted."""
+    if len(found) <= FEW:
+        return "Exponents: " + "; ".join(_exponent(a) for a in found) + "."
+    told = [
+        (a, gamma)
+        for a in found
+        if a.surface is not None
+        and (gamma := a.surface.estimates.get("gamma")) is not None
+        and gamma.interval is not None
+    ]
+    rest = len(found) - len(told)
+    more = f"{rest} {'ladders have' if rest > 1 else 'ladder has'} none that can be told with an interval"
+    if not told:
+        return f"Exponents: {more}."
+    low, high = min(a.C_range[0] for a, _ in told), max(a.C_range[1] for a, _ in told)
+    parts = []
+    for a, gamma in told:
+        off = None if a.surface_plateau is None else a.surface_plateau.estimates.get("gamma")
+        parts.append(f"{a.name} {gamma}" + (f", {off} off the plateau" if off is not None else ""))
+    text = f"Exponents: local γ by surfaces, each over its own records within [{low:.2g}, {high:.2g}] FLOP: "
+    return text + "; ".join(parts) + (f"; {more}." if rest else ".")
 
 
 def _exponent(a: Architecture) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from equiscale.errors import InputError
+from equiscale.laws.noise_floor import Floor, noise_floors
 from equiscale.laws.results import Analysis, Architecture, Surface
 from equiscale.report import style
 from equiscale.report.drawing import Key, Mark, Rule, Strip
@@ -127,13 +128,18 @@ class Material:
             value = style.finite(self.analyses[validation].trivial)
         return value
 
+    @cached_property
+    def floors(self) -> Mapping[str, Floor | None]:
+        return noise_floors(self.main.architectures.values())
+
     def scatter(self, architecture: str, column: str) -> float | None:
-        """The noise floor's standard deviation of ln(column): over seeds, else the surface fit's between runs."""
+        """The noise floor's standard deviation of ln(column): over seeds, else of L what fits or other ladders tell
+        (`noise_floors`)."""
         seeds = self.noise(architecture, column)
-        laws = self.laws(architecture)
-        if seeds or column != self.loss or laws is None or laws.surface is None:
+        floor = self.floors.get(architecture)
+        if seeds or column != self.loss or floor is None:
             return seeds
-        return style.finite(laws.surface.run_noise) or None
+        return style.finite(floor.run) or None
 
     def noise(self, architecture: str, column: str) -> float | None:
         """Standard deviation of ln(column) over seeds at the last evaluation, pooled over rungs with two or more."""
@@ -225,13 +231,15 @@ def reference_marks(material: Material, column: str, architectures: tuple[str, .
         text = f"trivial predictor {style.number(trivial)}"
         marks.append(Rule(trivial, "y", style.QUIET, "dash", "trivial", text, side="right", above=True))
     ends = [v for c in material.curves if c.architecture in architectures for v in c[column] if v > 0]
-    spreads = [s for s in (material.scatter(a, column) for a in architectures) if s]
+    spreads = [(s, a) for a in architectures if (s := material.scatter(a, column))]
     if ends and spreads:
-        best, spread = min(ends), max(spreads)
+        best, (spread, whose) = min(ends), max(spreads)
         low, high = best * math.exp(-2 * spread), best * math.exp(2 * spread)
-        marks.append(
-            Strip(low, high, "y", style.QUIET, "noise", f"2 noise floors: ±{style.percent(2 * spread)}", opacity=0.2)
-        )
+        # Of a study that repeats the rungs of some ladders only, each panel says what its strip is.
+        mixed = len({bool(material.noise(a, column)) for a in material.architectures}) > 1
+        of = f" ({'over seeds' if material.noise(whose, column) else 'between runs'})" if mixed else ""
+        text = f"2 noise floors{of}: ±{style.percent(2 * spread)}"
+        marks.append(Strip(low, high, "y", style.QUIET, "noise", text, opacity=0.2))
     return marks
 
 
@@ -240,8 +248,12 @@ def reference_keys(material: Material, column: str, part: str = "loss") -> tuple
     keys = []
     if material.trivial(part, column.rsplit("_", 1)[-1]) is not None:
         keys.append(Key("trivial", "trivial predictor", style.QUIET, "line", "dash"))
-    if any(material.scatter(a, column) for a in material.architectures):
-        source = "over seeds" if any(material.noise(a, column) for a in material.architectures) else "between runs"
+    told = [a for a in material.architectures if material.scatter(a, column)]
+    if told:
+        repeated = [bool(material.noise(a, column)) for a in told]
+        source = "over seeds" if all(repeated) else "between runs"
+        if any(repeated) and not all(repeated):
+            source = "over seeds; of ladders with one seed, between runs"
         keys.append(Key("noise", f"two noise floors about the least loss (s.d. {source})", style.QUIET, "band"))
     return tuple(keys)
 
@@ -252,13 +264,26 @@ def reference_notes(material: Material, column: str, part: str = "loss") -> tupl
     if material.trivial(part, column.rsplit("_", 1)[-1]) is None:
         notes.append("The trivial predictor's loss is not in the records, so its line is missing.")
     alone = [a for a in material.architectures if not material.noise(a, column)]
-    fitted = [style.name_of(a) for a in alone if material.scatter(a, column)]
-    silent = [style.name_of(a) for a in alone if not material.scatter(a, column)]
+    floors = material.floors if column == material.loss else {}
+    told = {a: floor for a in alone if material.scatter(a, column) and (floor := floors.get(a))}
+    fitted = [a for a, floor in told.items() if floor.of == (a,)]
+    pooled = [a for a in told if a not in fitted]
+    silent = [a for a in alone if a not in told]
+    once = "no rung was trained with two seeds or more"
     if fitted:
-        text = (
-            "no rung was trained with two seeds or more, so it is the scatter between runs that the surface fit found"
-        )
-        notes.append(f"Noise floor of {', '.join(fitted)}: {text}.")
-    if silent:
-        notes.append(f"No noise floor for {', '.join(silent)}: no rung was trained with two seeds or more.")
+        text = f"{once}, so it is the scatter between runs that the surface fit found"
+        notes.append(f"Noise floor of {_names(fitted)}: {text}.")
+    if pooled:
+        floor = told[pooled[0]]
+        text = "over seeds" if floor.seeds else "between runs"
+        which = f"it is the scatter {text} of {_names(floor.of)}, pooled"
+        notes.append(f"Noise floor of {_names(pooled)}: {once}, and a fit to so few runs tells none, so {which}.")
+    if silent and column == material.loss:
+        notes.append(f"No noise floor for {_names(silent)}: {once}, and no fit to four runs or more tells it.")
+    elif silent:
+        notes.append(f"No noise floor for {_names(silent)}: {once}.")
     return tuple(notes)
+
+
+def _names(architectures: Sequence[str]) -> str:
+    return ", ".join(style.name_of(a) for a in architectures)

@@ -144,3 +144,37 @@ def test_without_seeds_the_noise_floor_is_the_fits_and_without_a_fit_there_is_no
         drawing = figures.drawings(Material.of(table, facts, seedless))["summary"]
         assert len([m for m in drawing.panels[0].marks if isinstance(m, Strip)]) == strips
         assert any(sentence in n for n in drawing.notes)
+
+
+def test_a_ladder_of_one_seed_is_not_said_to_have_seeds(synthetic):
+    """Catches a strip that is called the seeds' where the ladder in its panel was trained with one."""
+    import made
+
+    table, facts = synthetic.table(seeds=2)
+    alone = (table["architecture"] == "egnn") & (table["seed"] > 0)
+    table = {k: v[~alone] for k, v in table.items()}
+    analysis = made.analysis(table, facts, {a: synthetic.law(a) for a in ("mpnn", "egnn")})
+    single = replace(analysis.architectures["egnn"], noise=made.bare().noise)
+    analysis = replace(analysis, architectures={**analysis.architectures, "egnn": single})
+    drawing = figures.drawings(Material.of(table, facts, analysis))["frontier-flops"]
+    for panel in drawing.panels:
+        (strip,) = [m for m in panel.marks if isinstance(m, Strip) and m.key == "noise"]
+        assert ("between runs" if panel.title == "EGNN" else "over seeds") in strip.text
+    (key,) = [k for k in drawing.keys if k.name == "noise"]
+    assert "of ladders with one seed, between runs" in key.label
+    assert [n for n in drawing.notes if n.startswith("Noise floor of EGNN")]
+
+
+def test_ladders_of_three_runs_have_the_strip_of_the_others(synthetic):
+    """Catches a strip as wide as a fit to three runs says."""
+    import made
+
+    table, facts = synthetic.table()
+    analysis = made.analysis(table, facts, {a: synthetic.law(a) for a in ("mpnn", "egnn")})
+    found = {n: replace(a, noise=made.bare().noise) for n, a in analysis.architectures.items()}
+    wild = replace(found["egnn"].surface, run_noise=0.9)
+    found["egnn"] = replace(found["egnn"], surface=wild, rungs=found["egnn"].rungs[:3])
+    material = Material.of(table, facts, replace(analysis, architectures=found))
+    assert material.scatter("egnn", material.loss) == material.scatter("mpnn", material.loss) == 0.01
+    notes = figures.drawings(material)["frontier-flops"].notes
+    assert any("fit to so few runs tells none" in n and n.endswith("of MPNN, pooled.") for n in notes)
