@@ -80,6 +80,30 @@ def take(path: Path, beat: float = BEAT) -> Claim | Busy:
     return claim if _create(claim.file, claim.content()) else Busy(_named(Owner.of(_latest(path)[1])))
 
 
+def settle(
+    path: Path,
+    beat: float = BEAT,
+    expiry: float = EXPIRY,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Claim | Busy:
+    """``take``; where the holder is of another machine, after looking whether it lives.
+
+    It does if it counts, which shows within a few seconds; else the claim is free after ``expiry``. For a process that
+    has nothing better to do: what it was given is its own, or was until a machine was lost.
+    """
+    watch = Watch(path, expiry, clock)
+    claim, seen = take(path, beat), _latest(path)
+    owner = Owner.of(seen[1])
+    if not isinstance(claim, Busy) or (owner is not None and owner.machine == _machine()):
+        return claim
+    while not watch.free():
+        sleep(0.5)
+        if _latest(path) != seen and not _given_up(_latest(path)[1]):
+            return claim
+    return take(path, beat)
+
+
 class Claim:
     """A claim that is held. As a context it counts in a thread, and gives the claim up at the end."""
 

@@ -27,7 +27,7 @@ class Board:
         results: Results,
         missing: dict[str, RunSpec],
         seconds: dict[str, float],
-        workers: int,
+        workers: Callable[[], int],
         say: Callable[[str], None],
         live: Callable[[str], None],
     ):
@@ -38,6 +38,7 @@ class Board:
         self.losses: dict[str, float] = {}
         self.finished: set[str] = set()
         self.failed: set[str] = set()
+        self.unfit: set[str] = set()  # sentences about nodes
         self.running: dict[str, float] = {}
         self.written = 0.0
         self.started = time.monotonic()
@@ -52,6 +53,10 @@ class Board:
                 self.losses[key] = event.value.loss
         elif event.kind == "died":
             self.say(f"  {event.item}: its process died ({event.value}); it goes on from its checkpoint")
+        elif event.kind == "unfit":
+            if event.value not in self.unfit:
+                self.unfit.add(event.value)
+                self.say(f"  {event.item}: {event.value} Other nodes are tried.")
         elif event.kind == "elsewhere":
             self.running.pop(key, None)
             self.say(f"  {event.item!s:<22} is trained by {event.value.holder}")
@@ -77,7 +82,7 @@ class Board:
             for k in self.missing.keys() - self.finished - self.failed
         ]
         # The longest run bounds the time from below, however many workers there are.
-        return duration(EVALUATION_SHARE * max(sum(work) / self.workers, max(work, default=0.0)))
+        return duration(EVALUATION_SHARE * max(sum(work) / self.workers(), max(work, default=0.0)))
 
     def show(self) -> None:
         parts = [

@@ -62,7 +62,7 @@ def run_study(
 
     with results.alone():
         say(f"{study.name}: {len(runs)} runs, {len(runs) - len(missing)} recorded, {len(missing)} to train")
-        worker = Worker(results.folder, device, checkpoint_every, ahead)
+        worker = Worker.of(results.folder, runs, device, checkpoint_every, ahead)
         timings = results.timings()
         untimed = _one_per_rung([run for run in runs if _timed_as(run, runs) not in timings], runs)
         if untimed:
@@ -70,7 +70,7 @@ def run_study(
             # A mistake that concerns every rung, such as missing data, shows here and ends the study at once.
             timings = results.add_timings(result(launcher(worker, [TimeAll(tuple(untimed))]), _timing(live)))
         seconds = {run.key: timings[_timed_as(run, runs)]["step_seconds"] for run in runs}
-        board = Board(results, {run.key: run for run in missing}, seconds, launcher.workers, say, live)
+        board = Board(results, {run.key: run for run in missing}, seconds, lambda: launcher.workers, say, live)
         last = {run.key for run in largest(runs)}
         expected = run_seconds(results, device, runs, seconds)
         crowded = device != "cpu" and launcher.workers > 1 and not getattr(launcher, "device_each", False)

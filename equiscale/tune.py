@@ -37,7 +37,6 @@ def tune(
 
     hashes = data_hashes(study)
     folder = results.folder / "tuning"
-    worker = Worker(folder, device)
     ladders: dict[str, Ladder] = {ladder.architecture: ladder for ladder in study.ladders}
     probes = {
         kind: resolved(
@@ -46,6 +45,7 @@ def tune(
         )
         for kind, ladder in ladders.items()
     }
+    worker = Worker.of(folder, probes.values(), device)
     timings: dict[str, Any] = result(launcher(worker, [TimeAll(tuple(probes.values()))]))
     found = Results(folder)
     failed = Failed(lambda item, text: found.add_error(item.spec.key, text))

@@ -18,7 +18,7 @@ import pytest
 from runs import ENVIRONMENT
 
 from equiscale import claim as claims
-from equiscale.claim import EXPIRY, SIZE, Busy, Claim, Lost, Owner, Watch, take
+from equiscale.claim import EXPIRY, SIZE, Busy, Claim, Lost, Owner, Watch, settle, take
 from equiscale.errors import InputError
 
 
@@ -223,6 +223,32 @@ def test_what_is_no_file(tmp_path):
     (tmp_path / "a.claim").mkdir()
     with pytest.raises(InputError, match=r"a\.claim cannot be read \(Is a directory\)"):
         take(tmp_path / "a.claim")
+
+
+def test_settling_with_a_holder_of_another_machine(tmp_path):
+    """Would catch a run put off to the study's end as its node was lost; and one that waits for the living."""
+    path, clock = tmp_path / "a.claim", Clock()
+    lost = take(path)
+    elsewhere(lost)
+
+    def sleep(seconds):
+        clock.now += seconds
+
+    assert isinstance(settle(path, clock=clock, sleep=sleep), Claim)
+    assert 60 <= clock.now < 62
+    living, clock.now = take(tmp_path / "b.claim"), 0.0
+    elsewhere(living)
+
+    def beat(seconds):
+        sleep(seconds)
+        if clock.now == 5.0:
+            living.file.write_bytes(living.file.read_bytes()[: SIZE - 2] + b"1\n")
+
+    assert settle(living.path, clock=clock, sleep=beat) == Busy(f"process {os.getpid()} on other")
+    assert clock.now == 5.0
+    mine, clock.now = take(tmp_path / "c.claim"), 0.0
+    assert isinstance(settle(mine.path, clock=clock, sleep=sleep), Busy)
+    assert clock.now == 0.0
 
 
 def test_given_up_and_done(tmp_path):

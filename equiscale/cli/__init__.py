@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     arguments.same_command = f"`equiscale {shlex.join(sys.argv[1:] if argv is None else argv)}`"
     try:
-        if (workers := getattr(arguments, "workers", 1)) is not None and workers < 1:
-            raise InputError(f"--workers must be at least 1, not {arguments.workers}.")
+        if isinstance(workers := getattr(arguments, "workers", 1), int) and workers < 1:
+            raise InputError(f"--workers must be at least 1, not {workers}.")
         return arguments.command(arguments) or 0
     except InputError as error:
         return _refuse(str(error))

@@ -14,7 +14,11 @@ from equiscale.errors import InputError
 if TYPE_CHECKING:
     from equiscale.cli.arguments import Commands
     from equiscale.ladder import Study
+    from equiscale.launch import Launcher
     from equiscale.results import Results
+
+
+AUTO = "auto"  # as many workers as a probe finds to fit
 
 
 def add(commands: "Commands") -> None:
@@ -66,21 +70,24 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(parser: argparse.ArgumentParser, auto: bool = False) -> None:
-    text = "processes, one thread each" + ("; auto: as many as a probe found to fit" if auto else "")
-    parser.add_argument("--workers", type=_auto if auto else int, default=os.cpu_count() or 1, help=text)
+    text = "runs at the same time (default: one for each core; on ray as many as the cluster has room for)"
+    text += "; auto: as many as a probe found to fit on this machine's device" if auto else ""
+    parser.add_argument("--workers", type=_auto if auto else int, help=text)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--on",
         default="local",
         metavar="ENGINE",
-        help="local (default), ray or ray://ADDRESS (a Ray cluster), slurm (a job array; --workers: jobs at a time)",
+        help="local (default), ray or ray://HOST:PORT (a Ray cluster), slurm (a job array)",
     )
+    text = "runs on each GPU of the cluster (default: 1); more are marked, and laws in hours leave them out"
+    parser.add_argument("--per-gpu", type=int, metavar="K", help=text)
     text = "partition, time, gpus, mem, …; may be repeated"
     parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
-def _auto(workers: str) -> int | None:
-    return None if workers == "auto" else int(workers)
+def _auto(workers: str) -> int | str:
+    return AUTO if workers == AUTO else int(workers)
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
@@ -100,12 +107,17 @@ def _open(a: argparse.Namespace) -> "tuple[Study, Results]":
     return study, Results(a.results or Path("results") / study.name)
 
 
-def _tune(a: argparse.Namespace) -> None:
+def _launcher(a: argparse.Namespace, results: "Results") -> "Launcher":
     from equiscale.launch import chosen
+
+    return chosen(a.on, a.workers, results.folder, device=a.device, per_gpu=a.per_gpu, slurm=a.slurm)
+
+
+def _tune(a: argparse.Namespace) -> None:
     from equiscale.tune import tune
 
     study, results = _open(a)
-    launcher = chosen(a.on, a.workers, results.folder / "slurm", a.slurm)
+    launcher = _launcher(a, results)
     terminate_like_interrupt()
     print(tune(study, results, launcher=launcher, device=a.device, say=say, live=live, again=a.same_command))
 
@@ -175,16 +187,17 @@ def _dry_run(a: argparse.Namespace) -> None:
 
 
 def _run(a: argparse.Namespace) -> None:
-    from equiscale.launch import chosen
     from equiscale.study import run_study
 
     study, results = _open(a)
-    if a.workers is None:
+    if a.workers == AUTO:
+        if a.on != "local":
+            raise InputError("--workers auto is for --on local: elsewhere give a number, or none.")
         from equiscale.dry_run import automatic_workers
 
         a.workers, why = automatic_workers(study, results, a.device, os.cpu_count() or 1)
         say(why)
-    launcher = chosen(a.on, a.workers, results.folder / "slurm", a.slurm)
+    launcher = _launcher(a, results)
     terminate_like_interrupt()
     page = results.folder / "report.html"
     trained = run_study(

@@ -2,11 +2,13 @@
 
 events   what a launcher is and yields     local    processes of this machine
 failed   items that failed, told together  sharing  beside launchers of other machines
-on_slurm a SLURM job array
+packing  how many fit on a device
+on_slurm a SLURM job array                 on_ray   tasks of a Ray cluster (ray_entry, ray_node, ray_files: its nodes)
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,21 +34,36 @@ __all__ = [
 ]
 
 
-def chosen(on: str, workers: int, folder: Path = Path("slurm"), slurm: Sequence[str] = ()) -> Launcher:
-    """The launcher that ``--on local|ray[://ADDRESS]|slurm`` names; jobs' files lie in ``folder``."""
-    engine, _, address = on.partition("://")
+def chosen(
+    on: str,
+    workers: int | None,
+    folder: Path = Path(),
+    *,
+    device: str = "cpu",
+    per_gpu: int | None = None,
+    slurm: Sequence[str] = (),
+) -> Launcher:
+    """The launcher that ``--on local|ray[://ADDRESS]|slurm`` names. ``folder``: the results'; jobs' files lie in it.
+
+    ``workers``: None is as many as there are cores, of a Ray cluster as many as it has room for.
+    """
+    engine, scheme, address = on.partition("://")
     if slurm and on != "slurm":
         raise InputError("--slurm is for --on slurm: give that, too.")
+    if per_gpu is not None and engine != "ray":
+        raise InputError("--per-gpu is for --on ray; on one machine --workers says how many runs share its GPU.")
+    if engine == "ray" and (address or not scheme):
+        from equiscale.launch.on_ray import OnRay
+
+        if per_gpu is not None and (per_gpu < 1 or device == "cpu"):
+            wrong = "needs --device cuda" if device == "cpu" else f"must be at least 1, not {per_gpu}"
+            raise InputError(f"--per-gpu {wrong}.")
+        return OnRay(workers, folder, address, device, per_gpu or 1)
+    cores = os.cpu_count() or 1
     if on == "slurm":
         from equiscale.launch.on_slurm import OnSlurm, parameters
 
-        return OnSlurm(workers, folder, parameters(slurm))
+        return OnSlurm(workers or cores, folder / "slurm", parameters(slurm))
     if on == "local":
-        return Local(workers)
-    if engine == "ray":
-        try:
-            from equiscale.launch.on_ray import OnRay
-        except ImportError:
-            raise InputError("ray is not installed: this needs `pip install 'equiscale[ray]'`.") from None
-        return OnRay(workers, address)
-    raise InputError(f"--on is local, ray, ray://ADDRESS or slurm, not {on!r}.")
+        return Local(workers or cores)
+    raise InputError(f"--on is local, ray, ray://HOST:PORT or slurm, not {on!r}.")

@@ -19,6 +19,10 @@ from equiscale.errors import Stopped
 from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
 
 
+PATIENCE = 20.0
+"""Seconds for all processes together to save and end when the launcher ends."""
+
+
 @dataclass(frozen=True)
 class Local:
     """The default launcher: processes of this machine."""
@@ -82,7 +86,7 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
                 worker = next(w for w in crew if w.pipe is pipe)
                 try:
                     kind, value = worker.pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # it ended: between two messages, or within one
                     worker.end(1.0)
                     crew.remove(worker)
                     item, code = worker.item, worker.process.exitcode
@@ -110,8 +114,9 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
                     worker.give(None)
                 else:
                     worker.process.terminate()  # asks it to save: see _serve
+        deadline = time.monotonic() + PATIENCE
         for worker in crew:
-            worker.end(20.0)
+            worker.end(max(0.0, deadline - time.monotonic()))
 
 
 def _serve(pipe: Connection, pickled: bytes, parent: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equiscale.claim import Busy, Lost, take
+from equiscale.claim import Busy, Lost, settle
 from equiscale.data.layout import is_packed
 from equiscale.data.order import permuted
 from equiscale.data.packed import Packed, open_packed
@@ -47,6 +47,10 @@ class TrainOne:
     step_seconds: float | None = None
     shared_device: bool = False
 
+    @property
+    def runs(self) -> tuple[RunSpec, ...]:
+        return (self.spec,)
+
     def __str__(self) -> str:
         return str(self.spec)
 
@@ -56,6 +60,10 @@ class TimeAll:
     """Check the data and time every one of these runs, nothing else running."""
 
     specs: tuple[RunSpec, ...]
+
+    @property
+    def runs(self) -> tuple[RunSpec, ...]:
+        return self.specs
 
     def __str__(self) -> str:
         return "timing"
@@ -82,8 +90,16 @@ class Worker:
     device: str = "cpu"
     checkpoint_every: float = 15.0
     ahead: bool | None = None  # as ``train`` takes it
-    places: dict[str, str] = field(default_factory=dict)  # paths of data that lie elsewhere on this machine
+    places: dict[str, str] = field(default_factory=dict)  # where data lie, by their path or an earlier place
     _stores: dict[Any, tuple[Store | Packed, dict[int, float] | None]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, folder: Path, runs: Iterable[RunSpec], *more: Any) -> Worker:
+        """One whose folder and data are found from any working directory."""
+        names = {run.data.name for run in runs}
+        worker = cls(folder.absolute(), *more)
+        worker.places |= {name: str(Path(name).absolute()) for name in names if Path(name).exists()}
+        return worker
 
     def __call__(self, item: TrainOne | TimeAll, tell: Callable[[Any], None]) -> Any:
         if self.device == "cpu":
@@ -92,7 +108,7 @@ class Worker:
         if isinstance(item, TimeAll):
             return self.time(item.specs, tell)
         store, isolated = self.data(item.spec.data)
-        claim = take(self.folder / f"{item.spec.key}.claim")
+        claim = settle(self.folder / f"{item.spec.key}.claim")
         if isinstance(claim, Busy):
             return claim
         with claim:
@@ -120,15 +136,27 @@ class Worker:
 
     def needs(self, item: TrainOne | TimeAll) -> list[str]:
         """The paths of data that the item reads, each once; the built-in set has none."""
-        specs = item.specs if isinstance(item, TimeAll) else (item.spec,)
-        return [name for name in dict.fromkeys(spec.data.name for spec in specs) if name != "builtin"]
+        names = dict.fromkeys(spec.data.name for spec in item.runs)
+        return [self.place(name) for name in names if name != "builtin"]
+
+    def refuse_machine(self, item: TrainOne | TimeAll) -> None:
+        """InputError where this machine cannot do the item, though another one may: its device, its data."""
+        refuse_missing_device(self.device)
+        for spec in item.runs:
+            self.data(spec.data)
+
+    def place(self, name: str) -> str:
+        """Where a source lies on this machine."""
+        while self.places.get(name, name) != name:
+            name = self.places[name]
+        return name
 
     def data(self, spec: DataSpec) -> tuple[Store | Packed, dict[int, float] | None]:
         """The structures, and energies of isolated atoms where they are asked for; each source is read once.
 
         InputError where they are not those that the spec was declared with.
         """
-        name = self.places.get(spec.name, spec.name)
+        name = self.place(spec.name)
         key = name, spec.keys, spec.references  # isolated atoms come with the last
         if key not in self._stores:
             keys = reader_options(spec)
