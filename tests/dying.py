@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 from equiscale.errors import InputError
 from equiscale.probe.figures import Point, Size
@@ -19,6 +20,9 @@ def tells_and_dies(how: str, tell) -> str:
         os.kill(os.getpid(), signal.SIGTERM)
     if how == "mistake":
         raise InputError("the data are not there.")
+    if how == "within a message":
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        tell({"ended": "x" * 50_000_000})
     if how == "crash":
         raise ZeroDivisionError("one\ntwo")
     return how

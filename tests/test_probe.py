@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -218,6 +219,18 @@ def test_a_process_that_dies_is_an_answer():
     assert ends["signal"].value.endswith("died of signal 15")
     assert (ends["mistake"].kind, ends["mistake"].value) == ("refused", "the data are not there.")
     assert ends["crash"].value.startswith("ZeroDivisionError: one")
+
+
+def test_a_process_that_dies_within_a_message_is_an_answer():
+    """Would catch a probe that falls with "got end of file during message"."""
+
+    def until_it_ended(fields):
+        end = time.monotonic() + 30
+        while any(process.is_alive() for process in multiprocessing.active_children()):
+            assert time.monotonic() < end
+
+    end = alone(tells_and_dies, "within a message", until_it_ended)
+    assert (end.kind, end.killed) == ("died", True)
 
 
 def test_one_rung_out_of_memory_does_not_stop_the_others(tmp_path):

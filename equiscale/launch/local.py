@@ -18,7 +18,6 @@ from typing import Any
 from equiscale.errors import Stopped
 from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
 
-
 PATIENCE = 20.0
 """Seconds for all processes together to save and end when the launcher ends."""
 

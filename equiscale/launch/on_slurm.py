@@ -28,6 +28,9 @@ from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
 PATIENCE = 60.0
 """Seconds that a job waits for its function to save after a signal: as long as the scheduler's own warning."""
 
+REFUSALS = 120
+"""Looks in a row at which a scheduler may refuse a job that it has had before: ten minutes."""
+
 TAKEN = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT", "REVOKED", "REQUEUED"}
 """How SLURM says that a job's end was not the function's fault."""
 
@@ -167,6 +170,7 @@ class _Job:
     seen: bytes = b""
     stopped: bool = False  # by a signal, and it saved
     gone: int = 0  # looks at which the job had ended without a result
+    refused: int = 0  # looks at which the scheduler did not take it again
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,9 @@ class OnSlurm:
             if kind == "progress":
                 deaths.told(job.item, value)
             yield Event(kind, job.item, value)
-        if job.job.paths.result_pickle.exists():
+        if job.refused:
+            self._again(executor, work, job)
+        elif job.job.paths.result_pickle.exists():
             jobs.remove(job)
             kind, value = self._result(job)
             _remove(job)
@@ -246,8 +252,18 @@ class OnSlurm:
                 yield Event("failed", job.item, deaths.gave_up(job.item, how))
                 return
             job.gone, job.stopped = 0, False
-            self._submit(executor, work, [job])
+            self._again(executor, work, job)
             yield Event("died", job.item, how)
+
+    def _again(self, executor: Any, work: Work, job: _Job) -> None:
+        """Submit it anew. A scheduler that is down for a while does not end the other jobs."""
+        try:
+            self._submit(executor, work, [job])
+            job.refused = 0
+        except InputError:
+            job.refused += 1
+            if job.refused > REFUSALS:
+                raise
 
     def _news(self, job: _Job) -> Iterator[tuple[str, Any]]:
         try:

@@ -47,7 +47,7 @@ def alone(function: Callable[..., Any], argument: Any, told: Callable[[Any], Non
         while True:
             try:
                 kind, value = ours.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # it ended: between two messages, or within one
                 process.join()
                 code = process.exitcode or 0
                 return End("died", _how(code), code == -signal.SIGKILL)

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from works import Step, creeps, ends_later
+from works import Step, creeps, dies_while_it_tells, ends_later
 
 from equiscale.launch import RETRIES, local_processes
 from equiscale.launch.events import LOSSES, Deaths
@@ -84,6 +84,16 @@ def test_the_death_of_a_process_with_nothing_to_do(tmp_path):
             finished.append(event.value)
     assert sorted(finished) == ["a", "b", "c"]
     assert all(item is not None for _, item in kinds)
+
+
+def test_a_death_within_a_message(tmp_path):
+    """Would catch a launcher that ends with "got end of file during message", and every other run with it."""
+    path, kinds = tmp_path / "a", []
+    for event in local_processes(dies_while_it_tells, [str(path)], 1):
+        kinds.append(event.kind)
+        if kinds == ["started"]:
+            wait_until(lambda: path.exists() and path.read_text() and ended(int(path.read_text())))
+    assert kinds == ["started", "died", "started", "done"]
 
 
 def ended(pid: int) -> bool:

@@ -93,6 +93,28 @@ def test_a_job_that_was_asked_to_stop_is_no_fault_of_its_own(launcher, tmp_path,
     assert blamed == [False, True]
 
 
+def test_a_scheduler_that_is_down_for_a_while_does_not_end_the_others(launcher, tmp_path, monkeypatch):
+    """Would catch a dead job's second submission that fails and takes all other jobs with it."""
+    submit, calls = OnSlurm._submit, []
+
+    def refuses(self, executor, work, jobs):
+        calls.append(len(jobs))
+        if len(calls) in (2, 3):
+            for job in jobs:
+                job.job = None  # as after a batch that was not taken: nothing can be asked of it
+            raise InputError("the jobs could not be submitted: Socket timed out.")
+        submit(self, executor, work, jobs)
+
+    monkeypatch.setattr(OnSlurm, "_submit", refuses)
+    events = list(launcher(once, [str(tmp_path / "a")]))
+    assert calls == [1, 1, 1, 1]
+    assert [e.kind for e in events if e.kind in ("died", "done")] == ["died", "done"]
+    monkeypatch.setattr("equiscale.launch.on_slurm.REFUSALS", 0)
+    calls.clear()
+    with pytest.raises(InputError, match="could not be submitted"):
+        list(launcher(once, [str(tmp_path / "b")]))
+
+
 def test_what_is_cancelled_saves_first(launcher, tmp_path):
     """Ctrl-C: the launcher's end asks each job to stop, and none outlives it for long."""
     path = tmp_path / "a"

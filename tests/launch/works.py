@@ -65,6 +65,16 @@ def ends_later(item, tell):
     return path.name
 
 
+def dies_while_it_tells(item, tell):
+    """At the first call for an item (a path) it is killed in the middle of a large message."""
+    path = Path(item)
+    if not path.exists():
+        path.write_text(str(os.getpid()))
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        tell(bytes(50_000_000))
+    return "second"
+
+
 def long(item, tell):
     """Tells how often it was called, until it is stopped; notes beside the item that it ended in order."""
     path = Path(item)
