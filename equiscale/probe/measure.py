@@ -48,6 +48,11 @@ def measure(ask: Ask, tell: Callable[[dict[str, Any]], None]) -> None:
     spec = ask.specs[0]
     set_precision(spec)
     counted(lambda: None)  # what it imports is no part of a run's start, nor of its memory
+    with reported(tell, "its start"):
+        _measured(ask, spec, tell)
+
+
+def _measured(ask: Ask, spec: RunSpec, tell: Callable[[dict[str, Any]], None]) -> None:
     store, isolated = Worker(Path(), ask.device).data(spec.data)
     refuse_lone_atoms(store, spec.model.cutoff, spec.data.name)
     refuse_unknown_elements(store, spec.model.elements, spec)

@@ -13,6 +13,7 @@ from torch import nn
 
 from equiscale.errors import InputError
 from equiscale.files import write_atomically
+from equiscale.train.memory import out_of_memory
 from equiscale.train.ranks import Ranks
 
 
@@ -77,11 +78,23 @@ def _restored(saved: dict[str, Any], model: nn.Module, optimizer: Any) -> State:
 
 
 def read(path: Path, model: nn.Module, optimizer: Any, device: torch.device) -> State | None:
-    """Restore into ``model`` and ``optimizer``; None where there is nothing whole to restore. Executes no code."""
+    """Restore into ``model`` and ``optimizer``; None where there is nothing to restore. Executes no code.
+
+    InputError for what is damaged or of another version; of a folder that cannot be read, the system's own error.
+    """
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         return None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):  # written atomically: not of a kill
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:  # written atomically: not of a kill
+        if out_of_memory(error):
+            raise
         raise InputError(f"{path} is not a checkpoint of ours: remove it, and the run begins again.") from None
-    return _restored(saved, model, optimizer)
+    try:
+        return _restored(saved, model, optimizer)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"{path} is of another version of equiscale: go on with that one, or remove it and the run begins again."
+        ) from None

@@ -135,21 +135,26 @@ def start(words: Sequence[str], count: int, device: str) -> int:
 
 
 def _watch(crew: list[subprocess.Popen[Any]], stopped: list[float]) -> int:
-    """Until all have ended, or one did so in a way that ends the others."""
+    """Until all have ended, or one did so in a way that ends the others. The exit code of all."""
+    failed: list[int] = []
     while any(process.poll() is None for process in crew):
-        if any(process.poll() for process in crew) or (stopped and time.monotonic() > stopped[0] + GRACE):
-            ended = [rank for rank, process in enumerate(crew) if process.poll()]
+        failed = [rank for rank, process in enumerate(crew) if process.poll()]
+        if failed or (stopped and time.monotonic() > stopped[0] + GRACE):
             _end(crew, GRACE if not stopped else 1.0)  # they notice by themselves
-            if ended and crew[ended[0]].returncode < 0 and not stopped:
-                raise Lost(
-                    f"rank {ended[0]} of {len(crew)} was killed (signal {-crew[ended[0]].returncode}) and the others "
-                    "have ended: the same command goes on from the last checkpoint."
-                )
+            break
         time.sleep(0.1)
-    if stopped and any(process.returncode for process in crew):
-        return REQUEUE
     codes = [process.returncode for process in crew]
-    return next((abs(code) for code in codes if code not in (0, REQUEUE)), max(codes))
+    if stopped and any(codes):
+        return REQUEUE
+    # Who was killed may be seen in one look with who noticed it; those that ended later, we may have killed.
+    killed = [rank for rank in failed or range(len(crew)) if codes[rank] < 0]
+    if killed:
+        raise Lost(
+            f"rank {killed[0]} of {len(crew)} was killed (signal {-codes[killed[0]]}) and the others have ended: the "
+            "same command goes on from the last checkpoint."
+        )
+    # One that failed by itself says what it was; the others ask for another go.
+    return next((code for code in codes if code > 0 and code != REQUEUE), REQUEUE if any(codes) else 0)
 
 
 def _end(crew: list[subprocess.Popen[Any]], patience: float) -> None:

@@ -23,6 +23,9 @@ from equiscale.train.task import Task
 
 COUNTED_STEPS = 8
 
+TELL_EVERY = 1.0
+"""Seconds after which a run tells again, whatever its steps: that is how it hears that it is to stop."""
+
 
 def train_step(
     task: Task,
@@ -97,7 +100,7 @@ def run_steps(
     ``look`` is called after each step in ``looks`` and returns a reason to end; ``save`` every ``save_every`` seconds;
     ``tell`` now and then: whatever it raises (a stop) ends the loop between two steps, after a save.
     """
-    saved = time.perf_counter()
+    saved = told = time.perf_counter()
     while state.step < steps:
         started = time.perf_counter()
         done = train_step(task, model, made, state.step, clip, load, ranks)
@@ -115,7 +118,8 @@ def run_steps(
             raise Asked(f"asked to stop after step {state.step} of {steps}")
         due = time.perf_counter() - saved > save_every
         try:
-            if state.step in looks or state.step % 20 == 0:
+            if state.step in looks or state.step % 20 == 0 or time.perf_counter() - told > TELL_EVERY:
+                told = time.perf_counter()
                 tell()
         except BaseException:  # asked to stop, between two steps: keep what there is
             due = True

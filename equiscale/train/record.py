@@ -152,8 +152,7 @@ def train(
             ranks=ranks,
         )
     clock()
-    confirm()
-    record = finish(task, averaged(model, made), state, trivial, reason, folder)
+    record = finish(task, averaged(model, made), state, trivial, reason, folder, confirm)
     about = provenance(device)
     if state.ranks > 1:  # the record's seconds are of all devices together
         about |= {"ranks": str(state.ranks), "wall_seconds": f"{state.seconds_wall:.1f}"}
@@ -187,7 +186,13 @@ def look(task: ForceField, model: Any, state: State, executed: float) -> Evaluat
 
 
 def finish(
-    task: ForceField, model: Any, state: State, trivial: dict[str, Losses], reason: str, folder: Path
+    task: ForceField,
+    model: Any,
+    state: State,
+    trivial: dict[str, Losses],
+    reason: str,
+    folder: Path,
+    confirm: Callable[[], None],
 ) -> RunRecord:
     """Evaluate on all validation structures, judge the run, and write weights and series beside the record."""
     spec = task.spec
@@ -196,6 +201,7 @@ def finish(
     status, reason = judge(curve, trivial["molecules"].loss, reason)
     n, body = count_parameters(model)
     if task.ranks.leads:
+        confirm()  # the evaluation may have taken minutes
         write_beside(task, model, state, folder, [e.step for e in curve], status != "diverged")
     return RunRecord(
         spec=spec,
