@@ -1,0 +1,1 @@
+"""What the plan of the scaling paper's ladders (paper_plan.py) is made of."""
