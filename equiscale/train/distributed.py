@@ -18,8 +18,9 @@ import torch
 import torch.distributed as dist
 
 from equiscale.errors import InputError
+from equiscale.predict import refuse_missing_device
 from equiscale.train.memory import within_memory
-from equiscale.train.ranks import PATIENCE, REQUEUE, Asked, Lost, Ranks, joined
+from equiscale.train.ranks import PATIENCE, REQUEUE, Alike, Asked, Lost, Ranks, joined
 from equiscale.train.record import train
 from equiscale.train.worker import Worker
 
@@ -36,7 +37,7 @@ def take_part(lead: Callable[[], None], device: str, expected: int | None = None
             lead()
             return 0
         if expected not in (None, ranks.world):
-            raise InputError(f"--ranks asks for {expected} ranks and {ranks.world} were started: leave it out.")
+            raise Alike(f"--ranks asks for {expected} ranks and {ranks.world} were started: leave it out.")
         if ranks.leads:
             with leading(ranks):
                 lead()
@@ -52,13 +53,19 @@ def take_part(lead: Callable[[], None], device: str, expected: int | None = None
 
 def told(work: Callable[[], int]) -> int:
     """``work``'s exit code; REQUEUE and one sentence where the run was asked to stop, or a rank was lost."""
-    quiet = PARENT in os.environ and int(os.environ.get("RANK", "0")) > 0
+    said = os.environ.get("RANK", os.environ.get("SLURM_PROCID", ""))
+    rank = int(said) if said.isdigit() else 0  # what is no number is refused where it is read
+    quiet = PARENT in os.environ and rank > 0
     try:
         return work()
     except Asked as stop:
-        if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
+        if rank == 0:
             print(f"{stop}: saved, and the same command goes on from there.", file=sys.stderr, flush=True)
         return REQUEUE
+    except Alike:
+        if rank > 0:
+            return 2
+        raise
     except Lost as error:
         if PARENT not in os.environ:  # it has seen which rank ended, and how
             print(f"equiscale: {error}", file=sys.stderr, flush=True)
@@ -74,7 +81,7 @@ def told(work: Callable[[], int]) -> int:
 def follow(ranks: Ranks) -> None:
     """The life of a rank that does not lead: train what rank 0 trains, until it has nothing more."""
     workers: dict[tuple[Path, str], Worker] = {}  # each keeps the data that it has loaded
-    while (call := ranks.told(None)) is not None:
+    while (call := ranks.awaited()) is not None:
         worker = workers.setdefault((call.folder, call.device), Worker(call.folder, call.device))
         store, isolated = worker.data(call.spec.data)
         run = partial(train, call.spec, store, call.folder, isolated=isolated, device=call.device, ahead=call.ahead)
@@ -88,9 +95,9 @@ def leading(ranks: Ranks) -> Iterator[None]:
         yield
     except InputError:
         if not ranks.called:
-            ranks.told(None)
+            ranks.dismiss()
         raise
-    ranks.told(None)
+    ranks.dismiss()
 
 
 def start(words: Sequence[str], count: int, device: str) -> int:
@@ -98,6 +105,7 @@ def start(words: Sequence[str], count: int, device: str) -> int:
 
     None outlives this one. Where one fails or is killed, the others end, and what it did is one sentence.
     """
+    refuse_missing_devices(count, device)
     # The meeting point is held here, on a port that the system chose: nobody else can have taken it in between.
     store = dist.TCPStore("127.0.0.1", 0, count, True, PATIENCE, wait_for_workers=False)
     about = {
@@ -132,6 +140,16 @@ def start(words: Sequence[str], count: int, device: str) -> int:
             signal.signal(number, handler)
         _end(crew, 0.0)
         del store
+
+
+def refuse_missing_devices(count: int, device: str) -> None:
+    """InputError where this machine has fewer devices than ranks; asked once for all of them, and on no device."""
+    if device == "cuda":
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not there:
+            refuse_missing_device(device)
+        if there < count:
+            raise InputError(f"{count} ranks want a GPU each, and this machine has {there}: start {there} or fewer.")
 
 
 def _watch(crew: list[subprocess.Popen[Any]], stopped: list[float]) -> int:

@@ -29,6 +29,9 @@ from equiscale.predict import refuse_missing_device
 PATIENCE = timedelta(minutes=20)
 """A rank that was killed is noticed at once, as its connections close; one that hangs is given up after this time."""
 
+LOADING = timedelta(hours=24)
+"""How long ranks wait for one that reads its data, which for a large set takes longer than any step."""
+
 REQUEUE = 75
 """Exit code (EX_TEMPFAIL) of a run that was asked to stop, or lost a rank: the same command goes on."""
 
@@ -38,6 +41,10 @@ FIRST_PORT, PORTS = 20_000, 12_000
 
 class Lost(InputError):
     """Another rank is gone, so that this one cannot go on."""
+
+
+class Alike(InputError):
+    """Every rank meets this mistake: the first one tells it."""
 
 
 class Asked(Exception):
@@ -76,12 +83,7 @@ class Ranks:
 
     def told(self, value: Any) -> Any:
         """What rank 0 says."""
-        if self.world == 1:
-            return value
-        box = [value]
-        with self._together():
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
+        return self._broadcast(value, None)
 
     def all(self, value: Any) -> list[Any]:
         """What every rank says, in the order of ranks."""
@@ -93,10 +95,32 @@ class Ranks:
         return found
 
     def call(self, call: Call) -> None:
-        """Rank 0 calls the others, which wait for it in ``follow``, to what it is about to train."""
-        if self.leads and self.world > 1:
-            self.told(call)
+        """Rank 0 calls the others, which wait in ``awaited``, to what it is about to train; all are to call this."""
+        if self.world == 1:
+            return
+        if self.leads:
+            self._broadcast(call, _patient[-1])
             _called.append(call)
+        with self._together():  # nobody's patience with a step begins before all have their data
+            dist.barrier(group=_patient[-1])
+
+    def awaited(self) -> Call | None:
+        """What rank 0 calls to; None where it has nothing more."""
+        found: Call | None = self._broadcast(None, _patient[-1])
+        return found
+
+    def dismiss(self) -> None:
+        """Rank 0 lets go the others, which wait in ``awaited``."""
+        if self.world > 1:
+            self._broadcast(None, _patient[-1])
+
+    def _broadcast(self, value: Any, group: Any) -> Any:
+        if self.world == 1:
+            return value
+        box = [value]
+        with self._together():
+            dist.broadcast_object_list(box, src=0, group=group)
+        return box[0]
 
     @property
     def called(self) -> bool:
@@ -122,7 +146,7 @@ class Ranks:
             sums = self.all(sum(float(p.double().sum()) for p in model.parameters()))
         # NaN equals nothing, not even itself: of a run that diverged on all ranks alike.
         if len({"nan" if math.isnan(s) else str(s) for s in sums}) > 1:
-            raise InputError(
+            raise Alike(
                 "the ranks' weights are no longer the same: are all devices of one kind, with one version of torch?"
             )
 
@@ -141,6 +165,7 @@ ALONE = Ranks()
 
 _here: list[Ranks] = []  # of this process, while it is joined to others, as torch's own group is of a process
 _called: list[Call] = []
+_patient: list[Any] = []  # the group in which they wait for data
 _signals: list[int] = []  # that asked to stop
 
 
@@ -223,7 +248,10 @@ def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator
     if device == "cpu":
         torch.set_num_threads(1)
     if cuda:
-        refuse_missing_device(device)
+        try:
+            refuse_missing_device(device)
+        except InputError as error:  # once a node
+            raise (Alike(str(error)) if ranks.local else error) from None
         count = torch.cuda.device_count()
         if count > 1 and ranks.local >= count:
             raise InputError(f"rank {ranks.rank} is number {ranks.local} on its node, which has {count} GPUs.")
@@ -237,6 +265,7 @@ def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator
             dist.destroy_process_group()
     finally:
         _here.pop()
+        _patient.clear()
 
 
 def _meet(ranks: Ranks, cuda: bool, environment: Mapping[str, str]) -> None:
@@ -253,6 +282,7 @@ def _meet(ranks: Ranks, cuda: bool, environment: Mapping[str, str]) -> None:
             backend, store=meeting, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE,
             device_id=torch.device("cuda", torch.cuda.current_device()) if cuda else None,
         )  # fmt: skip
+        _patient.append(dist.new_group(backend="gloo", timeout=LOADING))
     except RuntimeError:
         raise Lost(
             f"rank {ranks.rank} of {ranks.world} did not meet the others at {host}:{port}: see that this address can "
@@ -262,7 +292,7 @@ def _meet(ranks: Ranks, cuda: bool, environment: Mapping[str, str]) -> None:
         index = torch.cuda.current_device()
         mine = (socket.gethostname(), str(torch.cuda.get_device_properties(index).uuid))
         if len(set(ranks.all(mine))) < ranks.world:
-            raise InputError(f"{ranks.world} ranks share a GPU: give each its own, --gpus-per-task 1 or fewer ranks.")
+            raise Alike(f"{ranks.world} ranks share a GPU: give each its own, --gpus-per-task 1 or fewer ranks.")
 
 
 @contextmanager

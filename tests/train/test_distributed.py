@@ -9,16 +9,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from runs import ENVIRONMENT, tiny_spec, tiny_store, write_study
+from runs import ENVIRONMENT, refused, tiny_spec, tiny_store, write_study
 
 from equiscale.cli import main
 from equiscale.run import Remedy, Tracking, checkpoint_path, load, load_losses
-from equiscale.train.ranks import REQUEUE, Asked, here, joined
+from equiscale.train.distributed import told
+from equiscale.train.ranks import REQUEUE, Alike, Asked, Call, here, joined
 from equiscale.train.record import train
 
 HERE = Path(__file__)
@@ -55,7 +57,7 @@ def work(folder: Path) -> None:
 
         def together(spec, where, **options):
             if not ranks.leads:
-                ranks.told(None)  # rank 0's call
+                ranks.awaited()
             return train(spec, store, folder / where, **options)
 
         for spec in SPECS.values():
@@ -65,6 +67,41 @@ def work(folder: Path) -> None:
             together(GOES_ON, "two to one", tell=stop_at(3, 1), checkpoint_every=1e9)
         except Asked:
             ranks.all((folder / f"asked{ranks.rank}").touch())
+
+
+FOUR = tiny_spec("mpnn", batch_structures=6, augment=True, structures=24, log_points=1, linear_points=2)
+
+
+def work_by_four(folder: Path) -> None:
+    """What each of four processes does: six structures a step, so that two have one each, of one evaluation batch."""
+    with joined("cpu") as ranks:
+        assert ranks is not None
+        if not ranks.leads:
+            ranks.awaited()
+        train(FOUR, tiny_store(), folder)
+
+
+def wait_for_data(patience: float) -> None:
+    """Two processes, of which each in turn takes longer to read its data than a step may take."""
+    import torch.distributed as dist
+
+    whole = dist.init_process_group
+    dist.init_process_group = lambda *args, **options: whole(
+        *args, **{**options, "timeout": timedelta(seconds=patience)}
+    )
+    with joined("cpu") as ranks:
+        assert ranks is not None
+        call = Call("spec", Path(), "cpu", None)
+        if ranks.leads:
+            time.sleep(2 * patience)
+        else:
+            assert ranks.awaited() == call
+            time.sleep(2 * patience)
+        ranks.call(call)
+        if ranks.leads:
+            ranks.dismiss()
+        else:
+            assert ranks.awaited() is None
 
 
 def processes(code: str, count: int = 2, **environment: str) -> list[subprocess.Popen]:
@@ -80,6 +117,15 @@ def processes(code: str, count: int = 2, **environment: str) -> list[subprocess.
         )
         for r in range(count)
     ]  # fmt: skip
+
+
+def ended_well(crew: list[subprocess.Popen], seconds: float = 400) -> None:
+    try:
+        said = [process.communicate(timeout=seconds)[0] for process in crew]
+    finally:
+        for process in crew:
+            process.kill()
+    assert [process.returncode for process in crew] == [0] * len(crew), "\n".join(said)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +146,7 @@ def done(tmp_path_factory):
     crew = processes(f"import pathlib, test_distributed; test_distributed.work(pathlib.Path({str(folder)!r}))")
     for spec in (*SPECS.values(), GOES_ON):
         train(spec, store, folder / "one")
-    try:
-        said = [process.communicate(timeout=400)[0] for process in crew]
-    finally:
-        for process in crew:
-            process.kill()
-    assert [process.returncode for process in crew] == [0, 0], "\n".join(said)
+    ended_well(crew)
     assert (folder / "asked0").exists()
     assert (folder / "asked1").exists()
     assert (checkpoint_path(folder / "two to one", GOES_ON.key) / "unfinished.pt").exists()
@@ -117,14 +158,14 @@ def records(done, spec, other):
     return load(done / "one" / f"{spec.key}.json"), load(done / other / f"{spec.key}.json")
 
 
-def alike(one, two):
+def alike(one, two, executed=0.02):
     """Curves, ends and weights agree to rounding; what is counted, exactly."""
     assert len(one.curve) == len(two.curve)
     for a, b in zip(one.curve, two.curve):
         assert (a.step, a.structures, a.atoms, a.unique_atoms) == (b.step, b.structures, b.atoms, b.unique_atoms)
         assert a.flops_model == pytest.approx(b.flops_model, rel=1e-12)
         # What is executed once a micro-batch, whatever its size, is executed once a rank.
-        assert a.flops_executed == pytest.approx(b.flops_executed, rel=0.02)
+        assert a.flops_executed == pytest.approx(b.flops_executed, rel=executed)
         assert a.train_loss == pytest.approx(b.train_loss, rel=ROUNDING)
         for name in ("molecules", "conformers"):
             for part in ("loss", "energy_loss", "force_loss", "atom_loss"):
@@ -170,6 +211,49 @@ def test_the_files_beside_are_those_of_one_rank(name, done):
     # Biases that a norm subtracts again have gradients of rounding alone, of which Adam makes whole steps.
     for tensor in (t for t in x if not t.endswith(".node.2.bias")):
         torch.testing.assert_close(x[tensor], y[tensor], rtol=1e-3, atol=1e-5)
+
+
+def test_the_curve_of_four_ranks_is_that_of_one(tmp_path):
+    """Ranks with unlike shares of a step, and three without any batch of a look: would catch a rank that waits for
+    another where it has nothing to do, or the mean over ranks of means over structures."""
+    crew = processes(
+        f"import pathlib, test_distributed; test_distributed.work_by_four(pathlib.Path({str(tmp_path)!r}))", 4
+    )
+    one = train(FOUR, tiny_store(), tmp_path / "one")
+    ended_well(crew)
+    four = load(tmp_path / f"{FOUR.key}.json")
+    alike(one, four, executed=0.1)
+    assert four.provenance["ranks"] == "4"
+
+
+def test_ranks_wait_for_one_that_reads_its_data():
+    """Would catch a run on a large set that is given up, since its references take longer than any step may."""
+    ended_well(processes("import test_distributed; test_distributed.wait_for_data(2.0)"))
+
+
+def test_too_few_devices_are_one_sentence(tmp_path, monkeypatch, capsys):
+    """Not one of each rank; asked before any is started."""
+    study = write_study(tmp_path, structures=8, widths=(4,))
+    words = ["train", str(study), "--architecture", "mpnn", "--width", "4", "--ranks", "2", "--device", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert "2 ranks want a GPU each, and this machine has 1: start 1 or fewer." in refused(capsys, *words)
+    if not torch.version.cuda:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert "the device 'cuda' cannot be used here" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_every_rank_meets_is_told_by_the_first(rank, monkeypatch):
+    def work():
+        raise Alike("the ranks share a GPU.")
+
+    monkeypatch.setenv("RANK", str(rank))
+    if rank:
+        assert told(work) == 2
+    else:
+        with pytest.raises(Alike):
+            told(work)
 
 
 def test_tracking_is_that_of_one_rank(done):
