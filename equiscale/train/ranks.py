@@ -102,7 +102,7 @@ class Ranks:
             self._broadcast(call, _patient[-1])
             _called.append(call)
         with self._together():  # nobody's patience with a step begins before all have their data
-            dist.barrier(group=_patient[-1])
+            dist.all_reduce(torch.zeros(1), group=_patient[-1])  # on the CPU; a barrier would choose a device
 
     def awaited(self) -> Call | None:
         """What rank 0 calls to; None where it has nothing more."""
