@@ -89,7 +89,7 @@ def operations(run: RunSpec, store: Any) -> int:
 
 
 def files(run: RunSpec, store: Any) -> dict[str, float]:
-    """Bytes of a checkpoint by parameter and by logged step, a core's seconds for the latter, bytes of a record's log."""
+    """Bytes of a checkpoint by parameter and by logged step, a core's seconds for that, bytes of a record's log."""
     task, batches = task_of(run, store)
     model = build(run.model, run.optim, run.seed).train()
     made = optimizer(model, run.model, run.optim)
