@@ -86,9 +86,13 @@ class OnRay:
 
     @contextmanager
     def _mark(self) -> Iterator[str]:
-        """A file by which a node shows that it sees the same folder."""
+        """A file by which a node shows that it sees the same folder: its name is new each time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        mark = self.folder.absolute() / f".{uuid.uuid4().hex}.ray"
+        mine = f".{socket.gethostname()}.{os.getpid()}."
+        for old in self.folder.glob(f".{socket.gethostname()}.*.ray"):
+            if old.name.startswith(mine) or not _lives(old.name.split(".")[-3]):  # of a process that was killed
+                old.unlink(missing_ok=True)
+        mark = self.folder.absolute() / f"{mine}{uuid.uuid4().hex}.ray"
         mark.write_bytes(b"")
         try:
             yield str(mark)
@@ -256,6 +260,16 @@ class _Map:
                 self.ray.cancel(ref, force=True)
 
 
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        pass
+    return True
+
+
 def _how(error: Exception) -> str:
     """What befell a process, in few words."""
     if type(error).__name__ == "OutOfMemoryError":
@@ -311,6 +325,9 @@ def _connect(ray: Any, launcher: OnRay) -> None:
                 ray.init(address="auto", **quiet)
             except ConnectionError:  # none was started on this machine: one of our own, which ends with this process
                 own = launcher.workers_wanted or os.cpu_count() or 1
+                os.environ.setdefault(
+                    "RAY_worker_niceness", "0"
+                )  # Ray's 15 lets any other process of the machine first
                 ray.init(address="local", num_cpus=own, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)

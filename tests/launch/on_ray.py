@@ -19,6 +19,11 @@ def quiet():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", TESTS + os.pathsep + os.environ.get("PYTHONPATH", ""))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15 they wait for every other process of the machine
+        # That a node is lost is known after three seconds, not after half a minute.
+        patch.setenv("RAY_health_check_initial_delay_ms", "0")
+        patch.setenv("RAY_health_check_period_ms", "1000")
+        patch.setenv("RAY_health_check_failure_threshold", "3")
         patch.delenv("RAY_ADDRESS", raising=False)
         yield patch
 
