@@ -87,7 +87,7 @@ def _side(text: str) -> "Side":
         from equiscale.facts import analyses
         from equiscale.laws.gap import side
 
-        found = analyses(results_of(Path(folder)))[2]["molecules"].architectures
+        found = analyses(results_of(Path(folder)), sets=("molecules",))[2]["molecules"].architectures
         if architecture not in found:
             raise InputError(f"{folder} holds no architecture {architecture!r}: it has {', '.join(found)}.")
         return side(found[architecture])

@@ -133,7 +133,7 @@ def _fit(a: argparse.Namespace) -> None:
         from equiscale.facts import analyses
         from equiscale.laws import describe
 
-        made = analyses(results_of(a.runs), **_study_options(a))[2][a.validation]
+        made = analyses(results_of(a.runs), sets=(a.validation,), **_study_options(a))[2][a.validation]
         runs.emit(a, describe(made), made.to_dict())
         return
     for budget in a.budget:
@@ -156,7 +156,7 @@ def _plan(a: argparse.Namespace) -> None:
         from equiscale.facts import analyses
         from equiscale.laws import plan
 
-        made = analyses(results_of(a.runs), **_study_options(a))[2][a.validation]
+        made = analyses(results_of(a.runs), sets=(a.validation,), **_study_options(a))[2][a.validation]
         with one_sentence():
             found = plan(made, flops=a.flops, hours=a.hours, hardware=a.hardware)
         runs.emit(a, found.text(), found.to_dict())

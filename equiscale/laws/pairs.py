@@ -3,7 +3,10 @@ under every way to ask."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,6 +32,7 @@ from equiscale.laws.uncertainty import Estimate, Interval, percentile
 
 PARTS = ("loss", "energy_loss", "force_loss")
 VALIDATIONS = ("molecules", "conformers")
+USED = ("N", "D", "C", "width", "step")  # columns that a specification's gamma follows from, beside the loss
 CLAIM = 0.95  # share of the specifications that must agree in sign
 Key = tuple[float, str, str, str, str, str]  # window, floor, objective, part, validation, method
 
@@ -36,13 +40,33 @@ Key = tuple[float, str, str, str, str, str]  # window, floor, objective, part, v
 def gammas(table: Mapping[str, np.ndarray], architecture: str, d_max: float) -> dict[Key, float]:
     """gamma under every specification. Surfaces are fitted all at once; "lad" is Huber's loss at a hundredth of the
     noise; frontiers are taken with the default selector, floor zero and Huber's loss."""
-    out: dict[Key, float] = {}
     sets: dict[tuple[str, str], Rows] = {}
     for part in PARTS:
         for validation in VALIDATIONS:
             name = f"{part}_{validation}"
             if name in table:
                 sets[part, validation] = rows_of(table, architecture, name)
+    digest = hashlib.sha256(repr((d_max, list(sets))).encode())
+    for rows in sets.values():
+        for column in (np.asarray(rows[name], float) for name in (*USED, rows.loss)):
+            digest.update(repr(column.shape).encode())
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return dict(_gammas(_Asked(digest.digest(), sets, d_max)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The rows of every specification, known by their digest."""
+
+    digest: bytes
+    sets: Mapping[tuple[str, str], Rows] = field(compare=False)
+    d_max: float = field(compare=False)
+
+
+@lru_cache(maxsize=64)  # a study's second validation set asks for the same numbers as its first
+def _gammas(asked: _Asked) -> dict[Key, float]:
+    out: dict[Key, float] = {}
+    sets, d_max = asked.sets, asked.d_max
     for law, method in ((sum_power(), "surface"), (sum_power(floor="free"), "surface"), (plateau(), "plateau")):
         for (part, validation), rows in sets.items():
             out.update(_surface_gammas(rows, d_max, law, method, part, validation))

@@ -6,6 +6,8 @@ floors, no crossing beyond ten times the records, no cause, no agreement with an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from equiscale.laws.noise_floor import Floor, difference_floor, noise_floors
@@ -16,7 +18,7 @@ FEW = 4  # ladders of which everything is said in one sentence
 
 def verdict(analysis: Analysis) -> list[str]:
     found = list(analysis.architectures.values())
-    plain = _plain(found)
+    plain = plain_ladder(a.name for a in found)
     remedy = _remedy(analysis, plain) if plain else None
     chosen = remedy or max(analysis.pairs, key=lambda p: abs(p.difference or 0.0), default=None)
     return [
@@ -28,11 +30,11 @@ def verdict(analysis: Analysis) -> list[str]:
     ]
 
 
-def _plain(found: list[Architecture]) -> str:
-    """The plain ladder of a study of variants, all of one architecture (a name's first word); "" elsewhere."""
-    kinds = {a.name.partition(" ")[0] for a in found}
-    plain = [a.name for a in found if " " not in a.name]
-    return plain[0] if len(kinds) == 1 and plain and len(found) > 1 else ""
+def plain_ladder(names: Iterable[str]) -> str:
+    """The plain one of ladders that are all variants of one architecture (a name's first word); "" of others."""
+    names = list(names)
+    plain = [name for name in names if " " not in name]
+    return plain[0] if len({name.partition(" ")[0] for name in names}) == 1 and plain and len(names) > 1 else ""
 
 
 def _remedy(analysis: Analysis, plain: str) -> Pair | None:

@@ -8,6 +8,7 @@ from typing import Any
 from equiscale.laws.paper import PAPER
 from equiscale.laws.results import Pair, Specification
 from equiscale.laws.uncertainty import Estimate
+from equiscale.laws.verdict import plain_ladder
 from equiscale.report import style
 from equiscale.report.drawing import Axis, Drawing, Key, Mark, Panel, Points, Rule, Strip, absent
 from equiscale.report.material import BRIEF, Material
@@ -101,9 +102,12 @@ CHOICES: tuple[tuple[str, Callable[[Specification], str]], ...] = (
 
 
 def specifications(material: Material) -> Drawing:
-    """A specification curve per pair: the differences in order above, the choices behind each below."""
+    """A specification curve per pair: the differences in order above, the choices behind each below. Of variants of one
+    architecture those with the plain one, as all pairs of many are a figure that nobody reads."""
     title, panels, words, notes = "Is the difference of exponents there however one asks?", [], [], []
-    for pair in material.main.pairs:
+    plain = plain_ladder(material.main.architectures)
+    shown = [p for p in material.main.pairs if not plain or plain in (p.first, p.second)]
+    for pair in shown:
         usable = sorted((s for s in pair.specifications if style.finite(s.delta) is not None), key=lambda s: s.delta)
         names = f"{style.name_of(pair.second)} − {style.name_of(pair.first)}"
         if not usable:
@@ -111,6 +115,9 @@ def specifications(material: Material) -> Drawing:
             continue
         words.append(pair.claim)
         panels += [_differences(pair, usable, names), _choices(usable)]
+    if rest := len(material.main.pairs) - len(shown):
+        which = "the other pair, of two variants, is" if rest == 1 else f"the other {rest} pairs, of two variants, are"
+        notes.append(f"Each variant beside the plain one; {which} in what `equiscale fit --json` prints.")
     if not panels:
         reason = notes[0] if notes else "A difference needs two architectures in one study."
         return absent("specifications", title, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,3 +101,21 @@ def test_the_exponents_of_many_variants_are_one_short_sentence() -> None:
     assert "FLOP" in text
     assert len(text) < 100 * len(many)
     assert text.count("γ") == 1
+
+
+def test_the_same_rows_are_asked_for_their_exponents_once(monkeypatch) -> None:
+    """Catches a second validation set that pays for every specification again, and one number kept for other rows."""
+    from equiscale.laws import pairs
+
+    t, _ = table(("egnn",), widths=4)
+    asked = []
+    monkeypatch.setattr(pairs, "_surface_gammas", lambda *a: asked.append(a) or {})
+    monkeypatch.setattr(pairs, "frontier", lambda *a, **k: SimpleNamespace(fit=None))
+    d_max = 3.21e5  # of no other test
+    pairs.gammas(t, "egnn", d_max)
+    once = len(asked)
+    assert once > 0
+    pairs.gammas({**t}, "egnn", d_max)
+    assert len(asked) == once
+    pairs.gammas({**t, "loss_conformers": 1.01 * t["loss_conformers"]}, "egnn", d_max)
+    assert len(asked) == 2 * once

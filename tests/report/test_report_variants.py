@@ -1,5 +1,8 @@
 """Variants of an architecture side by side: who shares a panel, what a point is, and names and hues of variants."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -76,3 +79,22 @@ def test_what_a_cost_buys_with_a_remedy(remedied, varied):
     assert not remedies(varied).panels
     assert "remedies" in figures.drawings(remedied)
     assert "remedies" not in figures.drawings(varied)
+
+
+def test_specifications_are_shown_beside_the_plain_ladder(full):
+    """Catches a figure of all pairs of many variants, and a figure of different architectures that lost a pair."""
+    table, facts, analyses = full
+    made = next(iter(analyses.values()))
+    pair = made.pairs[0]
+    names = ("mpnn", "mpnn 4 frames", "mpnn lie loss")
+    laws = dict(zip(names, (*made.architectures.values(), made.architectures["mpnn"]), strict=True))
+    laws = {n: replace(a, name=n) for n, a in laws.items()}
+    pairs = tuple(replace(pair, first=a, second=b) for a, b in combinations(names, 2))
+    varied = Material.of(table, facts, replace(made, architectures=laws, pairs=pairs))
+    drawing = figures.drawings(varied)["specifications"]
+    assert len(drawing.panels) == 4
+    assert any("the other pair, of two variants, is in" in n for n in drawing.notes)
+    laws = {**{n: a for n, a in laws.items() if n != "mpnn"}, "egnn": made.architectures["egnn"]}
+    pairs = tuple(replace(pair, first=a, second=b) for a, b in combinations(laws, 2))
+    other = Material.of(table, facts, replace(made, architectures=laws, pairs=pairs))
+    assert len(figures.drawings(other)["specifications"].panels) == 6
