@@ -5,7 +5,7 @@ package's own formulas at the paper's mean degrees. No GPU rate was measured: wi
 share of a device's peak that matrix products reach and by what it takes to launch an operation. One's own rates, the
 first as good as the second is rough:
 
-    equiscale dry-run studies/paper.py --probe --device cuda --results results/paper
+    equiscale dry-run studies/paper.py --probe --device cuda --workers 1 --results results/paper
     python benchmarks/paper_plan.py --probe results/paper/probe.json
     python benchmarks/paper_plan.py --rate mpnn=2e12 --rate egnn=3e12    # published FLOP/s that a run reaches alone
 
