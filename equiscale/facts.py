@@ -58,6 +58,7 @@ def facts(results: Results, records: list[RunRecord], dropped: list[dict[str, An
                 "conformers": asdict(r.final_conformers),
                 "step_seconds": r.step_seconds,
                 "shared_device": r.shared_device,
+                "ranks": int(r.provenance.get("ranks", "1")),
             }
             for r in records
         },

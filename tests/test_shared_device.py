@@ -66,3 +66,19 @@ def test_fit_report_and_plan_say_so(tmp_path, capsys):
     table, about, made = analyses(results, resamples=4)
     found = warnings(Material(table, about, made))
     assert sum("shared their device" in text for _, text in found) == 1
+
+
+def test_runs_on_several_devices_are_told(tmp_path):
+    """Would catch device-seconds of four GPUs read as those of one, without a word."""
+    pytest.importorskip("plotly")
+    from equiscale.report.material import Material
+    from equiscale.report.run_tables import warnings
+
+    results = marked(tmp_path / "some", set())
+    for record in results.records()[:2]:
+        save(replace(record, provenance={**record.provenance, "ranks": "4"}), results.folder)
+    found = warnings(Material(*analyses(results, sets=("molecules",), resamples=4)))
+    assert sum("2 runs were trained on several devices" in text for _, text in found) == 1
+    plain = marked(tmp_path / "plain", set())
+    found = warnings(Material(*analyses(plain, sets=("molecules",), resamples=4)))
+    assert not any("several devices" in text for _, text in found)

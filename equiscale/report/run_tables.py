@@ -306,6 +306,18 @@ def tuning(material: Material) -> Sheet:
     return sheet("tuning", "Tuning", columns, rows, caption=" ".join(sentences), long=len(rows) > 24)
 
 
+def several_devices(material: Material) -> tuple[str, ...]:
+    """What is said of runs that several devices trained together: whose seconds theirs are."""
+    final = (material.facts.get("final") or {}).values()
+    count = sum(isinstance(run, Mapping) and run.get("ranks", 1) > 1 for run in final)
+    if not count:
+        return ()
+    return (
+        f"{count} run{'s were' if count > 1 else ' was'} trained on several devices: their measured seconds are "
+        "those of all together; laws in hours have the step of one device alone, where it was timed.",
+    )
+
+
 def warnings(material: Material) -> tuple[tuple[str, str], ...]:
     """(whose, sentence), each once: of the study, of each architecture, of its fits, of the other validation set."""
     found: list[tuple[str, str]] = [("study", w) for w in material.main.warnings]
@@ -321,6 +333,7 @@ def warnings(material: Material) -> tuple[tuple[str, str], ...]:
         for frontier in laws.frontiers.values():
             if frontier.fit is not None:
                 found += [(name, w) for w in frontier.fit.warnings]
+    found += [("study", w) for w in several_devices(material)]
     if material.other is None:
         found.append(("study", f"Laws are fitted on one validation set only ({SETS.get(material.set, material.set)})."))
     return tuple(dict.fromkeys(found))
