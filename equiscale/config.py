@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -59,18 +60,21 @@ def nearest(name: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+_adapter = cache(TypeAdapter)
+
+
 def to_json(kind: Any, value: Any, indent: int | None = 1) -> bytes:
-    return TypeAdapter(kind).dump_json(value, indent=indent)
+    return _adapter(kind).dump_json(value, indent=indent)
 
 
 def from_json(kind: Any, text: bytes | str, what: str) -> Any:
     """Parse JSON into a config; raises InputError that names ``what`` and the field."""
     try:
-        return TypeAdapter(kind).validate_json(text)
+        return _adapter(kind).validate_json(text)
     except ValidationError as error:
         raise explain(error, what) from None
 
 
 def canonical(kind: Any, value: Any) -> str:
     """JSON with sorted keys and no blanks: what content hashes are taken of."""
-    return json.dumps(TypeAdapter(kind).dump_python(value, mode="json"), sort_keys=True, separators=(",", ":"))
+    return json.dumps(_adapter(kind).dump_python(value, mode="json"), sort_keys=True, separators=(",", ":"))
