@@ -50,6 +50,7 @@ A study of this package's own records:
     results      what an analysis holds                        text         an analysis as a page of text
     plan         what to train with a budget                   verdict      five lines in words
     paper        the scaling paper's own laws                  plain        values as JSON
+    noise_floor  by how much two runs differ by chance
     dips         broken symmetry along a run, and its rise     correlation  of two quantities along runs
 
 Only numpy, scipy and the standard library: it fits anybody's runs. `docs/laws.md` is the tutorial.
