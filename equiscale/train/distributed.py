@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -62,20 +63,40 @@ def told(work: Callable[[], int]) -> int:
         if rank == 0:
             print(f"{stop}: saved, and the same command goes on from there.", file=sys.stderr, flush=True)
         return REQUEUE
-    except Alike:
-        if rank > 0:
-            return 2
-        raise
     except Lost as error:
         if PARENT not in os.environ:  # it has seen which rank ended, and how
             print(f"equiscale: {error}", file=sys.stderr, flush=True)
-        if dist.is_initialized() and torch.cuda.is_initialized():
-            os._exit(REQUEUE)  # NCCL would wait for the rank that is gone
+        _leave(REQUEUE)
         return REQUEUE
+    except InputError as error:  # where it is of this rank alone, such as memory that ran out, the others are in a step
+        mute = isinstance(error, Alike) and rank > 0
+        if _among_gpus() and not mute:
+            print(f"equiscale: {error}", file=sys.stderr)
+        _leave(2)
+        if mute:
+            return 2
+        raise
+    except Exception:
+        if _among_gpus():
+            traceback.print_exc()
+        _leave(1)
+        raise
     except KeyboardInterrupt:
         if quiet:
             return 130
         raise
+
+
+def _among_gpus() -> bool:
+    return dist.is_initialized() and torch.cuda.is_initialized()
+
+
+def _leave(code: int) -> None:
+    """End this process at once where it shares a run on GPUs: NCCL would wait for the others, and they for it."""
+    if _among_gpus():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def follow(ranks: Ranks) -> None:

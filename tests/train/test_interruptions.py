@@ -21,6 +21,7 @@ from equiscale.run import checkpoint_path
 from equiscale.study import run_study
 from equiscale.train import distributed, worker
 from equiscale.train.force_field import ForceField
+from equiscale.train.memory import TooLarge
 from equiscale.train.ranks import REQUEUE, Lost
 from equiscale.train.record import train
 
@@ -140,6 +141,39 @@ def test_the_exit_code_of_all_ranks(codes, expected, monkeypatch):
 
 def test_a_stop_of_all_ranks_asks_for_another_go():
     assert distributed._watch([Rank(REQUEUE), Rank(-15)], [0.0]) == REQUEUE
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (TooLarge("it ran out of memory."), 2, "equiscale: it ran out of memory."),
+        (Lost("rank 0 of 2 lost another rank."), REQUEUE, "equiscale: rank 0 of 2 lost another rank."),
+        (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug"),
+    ],
+)
+def test_a_rank_on_a_gpu_that_fails_is_gone_at_once(error, code, said, monkeypatch, capsys):
+    """Would catch one that has failed and hangs at its end, as its GPU waits for the others; and what it failed of
+    left unsaid. On CPUs it goes the usual way."""
+
+    def work():
+        raise error
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(distributed.os, "_exit", leave)
+    if isinstance(error, Lost):
+        assert distributed.told(work) == REQUEUE
+    else:
+        with pytest.raises(type(error)):
+            distributed.told(work)
+    capsys.readouterr()
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with pytest.raises(SystemExit) as ended:
+        distributed.told(work)
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
 
 
 def test_a_probe_whose_weights_do_not_fit_says_so(monkeypatch):
