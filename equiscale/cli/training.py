@@ -110,7 +110,10 @@ def _open(a: argparse.Namespace) -> "tuple[Study, Results]":
 def _launcher(a: argparse.Namespace, results: "Results") -> "Launcher":
     from equiscale.launch import chosen
 
-    return chosen(a.on, a.workers, results.folder, device=a.device, per_gpu=a.per_gpu, slurm=a.slurm)
+    launcher = chosen(a.on, a.workers, results.folder, device=a.device, per_gpu=a.per_gpu, slurm=a.slurm)
+    if where := getattr(launcher, "where", None):
+        say(f"on {where()}")
+    return launcher
 
 
 def _tune(a: argparse.Namespace) -> None:

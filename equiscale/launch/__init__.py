@@ -3,7 +3,8 @@
 events   what a launcher is and yields     local    processes of this machine
 failed   items that failed, told together  sharing  beside launchers of other machines
 packing  how many fit on a device
-on_slurm a SLURM job array                 on_ray   tasks of a Ray cluster (ray_entry, ray_node, ray_files: its nodes)
+on_slurm a SLURM job array                 on_ray   tasks of a Ray cluster (ray_cluster: joining it; ray_entry,
+                                           ray_node, ray_files: what its nodes do)
 """
 
 from __future__ import annotations

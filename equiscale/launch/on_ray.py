@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import socket
 import time
 import uuid
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import equiscale
-from equiscale.errors import InputError, need
+from equiscale.errors import InputError
 from equiscale.launch.events import Deaths, Event, Failure, Work
+from equiscale.launch.ray_cluster import connected, line
 
 PATIENCE = 20.0
 """Seconds for running items to save when the launcher is stopped."""
@@ -67,11 +67,19 @@ class OnRay:
         if self.workers_wanted is not None:
             return self.workers_wanted
         if self._room is None or time.monotonic() - self._room[0] > COUNT:
-            self._room = time.monotonic(), self._slots(_connected(self))
+            self._room = time.monotonic(), self._slots(connected(self.address, self.workers_wanted))
         return self._room[1]
 
+    def where(self) -> str:
+        """The cluster in words; begins Ray, or joins it."""
+        ray = connected(self.address, self.workers_wanted)
+        nodes, total = sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources()
+        parts = [f"{nodes} node{'s' * (nodes > 1)}", f"{total.get('CPU', 0):g} processors"]
+        parts += [f"{total['GPU']:g} GPUs"] if total.get("GPU") else []
+        return f"the Ray cluster at {ray.get_runtime_context().gcs_address}: {', '.join(parts)}"
+
     def __call__(self, work: Work, items: Sequence[Any]) -> Iterator[Event]:
-        ray = _connected(self)
+        ray = connected(self.address, self.workers_wanted)
         with self._mark() as mark, _post(ray) as post:
             yield from _Map(self, ray, post, mark, work, items).events()
 
@@ -108,7 +116,7 @@ class _Map:
         from equiscale.launch import ray_entry
 
         self.launcher, self.ray, self.post, self.mark, self.items = launcher, ray, post, mark, items
-        self.work = ray.put(pickle.dumps(work))
+        self.work = pickle.dumps(work)
         ray.cloudpickle.register_pickle_by_value(ray_entry)
         self.enter = ray.remote(ray_entry.enter)
         self.waiting = list(range(len(items)))
@@ -131,7 +139,7 @@ class _Map:
                         yield from self._ended(self.live.pop(ref), ref)
                 yield from self._news()
         except self.ray.exceptions.RaySystemError as error:
-            raise InputError(f"the Ray cluster is lost ({_line(error)}): the same command goes on.") from None
+            raise InputError(f"the Ray cluster is lost ({line(error)}): the same command goes on.") from None
         finally:
             self._stop()
 
@@ -155,7 +163,7 @@ class _Map:
         try:
             node, kind, value = self.ray.get(ref)
         except errors.RayTaskError as error:  # outside of all that the function does
-            kind, node, value = "failed", "", pickle.dumps(Failure(f"{_line(error)}.", str(error)))
+            kind, node, value = "failed", "", pickle.dumps(Failure(f"{line(error)}.", str(error)))
         except errors.RaySystemError:
             raise
         except errors.RayError as error:
@@ -276,13 +284,7 @@ def _how(error: Exception) -> str:
         return "its node ran out of memory, and Ray ended it"
     if type(error).__name__ == "WorkerCrashedError":
         return "it was killed, or crashed"
-    return _line(error)
-
-
-def _line(error: BaseException) -> str:
-    """The first line of what Ray says, without its colours."""
-    said = [line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
-    return (said[0] if said else type(error).__name__).rstrip(".")
+    return line(error)
 
 
 @contextmanager
@@ -298,53 +300,3 @@ def _post(ray: Any) -> Iterator[Any]:
     finally:
         with suppress(ray.exceptions.RayError):
             ray.kill(post)
-
-
-def _connected(launcher: OnRay) -> Any:
-    """The module ``ray``, connected to the launcher's cluster."""
-    # Nothing is reported to anybody; and a warning about a default that is to change is not our users' concern.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise need("ray", error) from None
-    if not ray.is_initialized():
-        _connect(ray, launcher)
-    return ray
-
-
-def _connect(ray: Any, launcher: OnRay) -> None:
-    address = launcher.address or os.environ.get("RAY_ADDRESS", "")
-    if address:
-        _refuse_silent(address)
-    quiet = {"log_to_driver": False, "configure_logging": False}
-    try:
-        if not address:
-            try:
-                ray.init(address="auto", **quiet)
-            except ConnectionError:  # none was started on this machine: one of our own, which ends with this process
-                own = launcher.workers_wanted or os.cpu_count() or 1
-                os.environ.setdefault(
-                    "RAY_worker_niceness", "0"
-                )  # Ray's 15 lets any other process of the machine first
-                ray.init(address="local", num_cpus=own, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        at = f"at {address}" if address else "of this machine"
-        raise InputError(f"the Ray cluster {at} does not take us: {_line(error)}.") from None
-
-
-def _refuse_silent(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"--on ray://{address}: write HOST:PORT of the cluster's head, as in ray://10.0.0.1:6379.")
-    try:
-        socket.create_connection((host, int(port)), timeout=5.0).close()
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"no Ray cluster answers at {address} ({why}): `ray status` on its head says whether it runs, and "
-            "`ray start --address` makes this machine a part of it."
-        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from equiscale.errors import InputError
 
 TESTS = os.pathsep.join(str(Path(__file__).parents[i]) for i in (0, 1))
 
+# Ray reads these once, when it is imported: clusters of the tests take nobody else's tasks.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex, RAY_USAGE_STATS_ENABLED="0")
+
 
 @contextmanager
 def quiet():
-    """What Ray's processes inherit: where the tests' modules are, and that nothing is reported."""
+    """What Ray's processes inherit: where the tests' modules are, and how soon a loss is noticed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", TESTS + os.pathsep + os.environ.get("PYTHONPATH", ""))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15 they wait for every other process of the machine
         # That a node is lost is known after three seconds, not after half a minute.
         patch.setenv("RAY_health_check_initial_delay_ms", "0")
