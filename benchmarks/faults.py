@@ -25,7 +25,6 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "launch"), str(ROOT / "tests")]
 
-import ray  # noqa: E402
 from faults import FAULTS, Bench, Trial, two_nodes  # noqa: E402
 from on_ray import quiet  # noqa: E402
 
@@ -67,6 +66,8 @@ def main() -> None:
         }
         print(fault, table[fault])
     about = {k: v for k, v in provenance("cpu").items() if k in ("hardware", "torch", "python")}
+    import ray  # after on_ray has said how: it reads the environment when it is imported
+
     made = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **about, "ray": ray.__version__}
     told = [{k: v for k, v in asdict(o).items() if k != "said"} for o in outcomes]
     undisturbed = round(bench.seconds, 2)

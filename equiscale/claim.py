@@ -123,7 +123,7 @@ class Claim:
         """To be called before anything is written. Raises Lost if another may hold the claim by now."""
         content = _read(self.file)
         if content is None and not self.path.parent.is_dir():
-            raise InputError(f"{self.path.parent} is gone: bring it back, and the same command goes on.")
+            raise _gone(self.path.parent)
         if content is None or _given_up(content) or self.token.encode() not in content:
             raise Lost
 
@@ -196,6 +196,10 @@ class Watch:
         return _named(Owner.of(_latest(self.path)[1]))
 
 
+def _gone(folder: Path) -> InputError:
+    return InputError(f"{folder} is gone: bring it back, and the same command goes on.")
+
+
 def _named(owner: Owner | None) -> str:
     return "another worker" if owner is None else f"process {owner.pid} on {owner.host}"
 
@@ -240,8 +244,12 @@ def _give_up(path: Path) -> None:
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Make the file, whole, if there is none; whether this process made it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Make the file, whole, if there is none; whether this process made it.
+
+    InputError where its folder is gone: one made anew would be another one than that which comes back.
+    """
+    if not path.parent.is_dir():
+        raise _gone(path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content)

@@ -94,6 +94,7 @@ def fine_tune(
         f"  as it starts    L {before.loss:.4f}  energy {before.energy_mae:.1f} meV/atom  "
         f"forces {before.force_mae:.0f} meV/Å  ({looked} of new molecules)"
     )
+    folder.mkdir(parents=True, exist_ok=True)
     place(origin, spec, folder)
 
     def tell(p: Any) -> None:

@@ -78,7 +78,7 @@ def run_study(
 
         def climb(chosen: list[RunSpec]) -> None:
             chosen = sorted(chosen, key=lambda run: -expected[run.key])
-            items = [TrainOne(run, seconds[run.key], crowded) for run in chosen]
+            items = [TrainOne(run, _alone(timings[_timed_as(run, runs)]), crowded) for run in chosen]
             for event in failed.watch(shared(launcher, worker, items, results.claim, results.recorded)):
                 board.on(event)
                 if event.kind == "done":
@@ -134,6 +134,9 @@ def retime(results: Results, *, device: str = "cpu", ahead: bool | None = None, 
         lines = []
         for record in records:
             name = _timed_as(record.spec, runs)
+            if _alone(timings[name]) is None:
+                lines.append(f"  {record.spec!s:<24} does not fit into memory here: its record stays as it is")
+                continue
             save(replace(record, step_seconds=timings[name]["step_seconds"]), results.folder)
             if name == record.spec.key:
                 old = before.get(name, {}).get("step_seconds")
@@ -179,6 +182,11 @@ def _timed_as(run: RunSpec, runs: list[RunSpec]) -> str:
     return next(r.key for r in runs if _timed_parts(r) == _timed_parts(run))
 
 
+def _alone(timing: dict[str, float]) -> float | None:
+    """A rung's median step, timed alone; None where it was not, or did not fit and is estimated."""
+    return timing.get("step_seconds") if timing.get("fits", True) else None
+
+
 def _timed_parts(run: RunSpec) -> tuple[Any, ...]:
     return run.model, run.optim, run.data, run.remedy, run.dtype
 
@@ -221,7 +229,7 @@ def train_one(
         store, _ = worker.data(run.data)  # `run` checks this when it times the rungs
         refuse_lone_atoms(store, run.model.cutoff, run.data.name)
         refuse_unknown_elements(store, run.model.elements, run)
-        got = worker(TrainOne(run, results.timings().get(run.key, {}).get("step_seconds")), tell)
+        got = worker(TrainOne(run, _alone(results.timings().get(run.key, {}))), tell)
         if isinstance(got, Busy):
             raise InputError(f"{run} is trained by {got.holder}: wait for it, or stop it.")
         live("")

@@ -289,8 +289,12 @@ def test_a_claim_that_nfs_removes_while_it_is_read(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_gone(tmp_path):
+    """Would catch a holder that goes on elsewhere, and a claim that makes another folder in the place of that one."""
+    (tmp_path / "folder").mkdir()
     claim = take(tmp_path / "folder" / "a.claim")
     (tmp_path / "folder").rename(tmp_path / "away")
+    with pytest.raises(InputError, match="is gone: bring it back"):
+        take(tmp_path / "folder" / "b.claim")
     with pytest.raises(InputError, match="is gone: bring it back"):
         claim.confirm()
     with pytest.raises(OSError, match="No such file"):

@@ -397,6 +397,7 @@ def test_a_run_that_another_process_trains(here, capsys):
 
     study = load_study(write_study(here, widths=(4,)))
     run = next(r for r in study.runs(data_hashes(study)) if r.model.kind == "mpnn")
+    (here / "results" / "tiny").mkdir(parents=True)
     with take(here / "results" / "tiny" / f"{run.key}.claim"):
         said = refused(capsys, "train", "study.py", "--architecture", "mpnn", "--width", "4")
     assert f"is trained by process {os.getpid()} on " in said

@@ -95,7 +95,8 @@ class Worker:
 
     @classmethod
     def of(cls, folder: Path, runs: Iterable[RunSpec], *more: Any) -> Worker:
-        """One whose folder and data are found from any working directory."""
+        """One whose folder, which is made if need be, and data are found from any working directory."""
+        folder.mkdir(parents=True, exist_ok=True)
         names = {run.data.name for run in runs}
         worker = cls(folder.absolute(), *more)
         worker.places |= {name: str(Path(name).absolute()) for name in names if Path(name).exists()}
@@ -224,6 +225,9 @@ class _Ready:
         steps = [s % spec.steps for s in range(first, first + WARM + STEPS)]
         with loading(task, spec.steps, ahead, task.device) as load:
             self.seconds += time_steps(task, *self.made, steps, spec.optim.clip, load)[WARM:]
+        if task.device.type != "cpu":  # all rungs at once may not fit beside the largest: made anew each round
+            self.made = None
+            torch.cuda.empty_cache()
 
     def drop(self) -> None:
         """It does not fit: leave the memory to the others."""

@@ -102,6 +102,7 @@ def test_a_study_reads_a_packed_folder(tmp_path):
     data = open_packed(tmp_path / "packed")
     spec = tiny_spec(structures=20)
     spec = replace(spec, data=replace(spec.data, name=str(tmp_path / "packed"), content_hash=data.content_hash))
+    (tmp_path / "out").mkdir()
     key = Worker(tmp_path / "out")(TrainOne(spec), lambda told: None)
     record = load(tmp_path / "out" / f"{key}.json")
     assert record.spec.data.content_hash == data.content_hash
