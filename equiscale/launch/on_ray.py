@@ -26,6 +26,9 @@ from equiscale.launch.ray_cluster import connected, line
 PATIENCE = 20.0
 """Seconds for running items to save when the launcher is stopped."""
 
+AHEAD = 8
+"""Items at most that wait in Ray for a process to be free."""
+
 LOOK, COUNT = 0.5, 5.0
 """Seconds between looks at what was told, and at how large the cluster is."""
 
@@ -64,11 +67,14 @@ class OnRay:
     @property
     def workers(self) -> int:
         """Items at the same time; begins Ray where the cluster must be asked."""
-        if self.workers_wanted is not None:
-            return self.workers_wanted
-        if self._room is None or time.monotonic() - self._room[0] > COUNT:
-            self._room = time.monotonic(), self._slots(connected(self.address, self.workers_wanted))
-        return self._room[1]
+        return self._slots() if self.workers_wanted is None else self.workers_wanted
+
+    @property
+    def given(self) -> int:
+        """Items that Ray is given at once: where it has room for no more than it may run, the next ones wait there, so
+        that a process need not wait for the launcher between two."""
+        slots = self._slots()
+        return self.workers if self.workers < slots else slots + min(slots, AHEAD)
 
     def where(self) -> str:
         """The cluster in words; begins Ray, or joins it."""
@@ -83,9 +89,14 @@ class OnRay:
         with self._mark() as mark, _post(ray) as post:
             yield from _Map(self, ray, post, mark, work, items).events()
 
-    def _slots(self, ray: Any) -> int:
-        """How many items the cluster has room for now; InputError where none ever fits."""
-        total = ray.cluster_resources()
+    def _slots(self) -> int:
+        """How many items the cluster has room for, asked now and then; InputError where none ever fits."""
+        if self._room is None or time.monotonic() - self._room[0] > COUNT:
+            self._room = time.monotonic(), self._counted()
+        return self._room[1]
+
+    def _counted(self) -> int:
+        total = connected(self.address, self.workers_wanted).cluster_resources()
         cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
         where = f"the Ray cluster at {self.address}" if self.address else "this machine's Ray cluster"
         if self.device != "cpu" and not gpus:
@@ -131,7 +142,7 @@ class _Map:
     def events(self) -> Iterator[Event]:
         try:
             while self.waiting or self.live:
-                while self.waiting and len(self.live) < self.launcher.workers:
+                while self.waiting and len(self.live) < self.launcher.given:
                     self._submit(self.waiting.pop(0))
                 refs = [*self.live, *([] if self.asked is None else [self.asked])]
                 for ref in self.ray.wait(refs, num_returns=1, timeout=LOOK)[0]:

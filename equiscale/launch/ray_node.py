@@ -54,8 +54,7 @@ def attempt(number: int, pickled: bytes, item: bytes, post: Any, mark: str, sent
     """
     tell = _Tell(number, post)
     try:
-        if tell.first():
-            return "stopped", None
+        tell.first()
         if unfit := _unfit(Path(mark)):
             return "unfit", unfit
         if pickled not in _made:
@@ -100,9 +99,9 @@ class _Tell:
         self._last = 0.0
         self._answer: Any = None
 
-    def first(self) -> bool:
-        """Tell that it begins; whether it is to stop already."""
-        return self._stop(self._send("started", pickle.dumps(ray.get_runtime_context().get_node_id())))
+    def first(self) -> None:
+        """Tell that it begins, and where."""
+        self._answer = self._send("started", pickle.dumps(ray.get_runtime_context().get_node_id()))
 
     def __call__(self, value: Any) -> None:
         now = time.monotonic()
