@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from equiscale.errors import InputError, Stopped
+from equiscale.files import gone
 
 BEAT, EXPIRY = 5.0, 60.0
 """Seconds between two counts of a holder, and without one until it is held for dead."""
@@ -123,7 +124,7 @@ class Claim:
         """To be called before anything is written. Raises Lost if another may hold the claim by now."""
         content = _read(self.file)
         if content is None and not self.path.parent.is_dir():
-            raise _gone(self.path.parent)
+            raise gone(self.path.parent)
         if content is None or _given_up(content) or self.token.encode() not in content:
             raise Lost
 
@@ -196,10 +197,6 @@ class Watch:
         return _named(Owner.of(_latest(self.path)[1]))
 
 
-def _gone(folder: Path) -> InputError:
-    return InputError(f"{folder} is gone: bring it back, and the same command goes on.")
-
-
 def _named(owner: Owner | None) -> str:
     return "another worker" if owner is None else f"process {owner.pid} on {owner.host}"
 
@@ -249,7 +246,7 @@ def _create(path: Path, content: bytes) -> bool:
     InputError where its folder is gone: one made anew would be another one than that which comes back.
     """
     if not path.parent.is_dir():
-        raise _gone(path.parent)
+        raise gone(path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content)

@@ -114,11 +114,11 @@ class TrainedPotential:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, folder: Path) -> None:
-        """Write ``potential.json`` and ``weights.pt`` (tensors only) into ``folder``."""
+    def save(self, folder: Path, within: Path | None = None) -> None:
+        """Write ``potential.json`` and ``weights.pt`` (tensors only) into ``folder``; ``within``: as files are."""
         buffer = io.BytesIO()
         torch.save({k: v.detach().cpu() for k, v in self.potential.state_dict().items()}, buffer)
-        write_atomically(folder / "weights.pt", buffer.getvalue())
+        write_atomically(folder / "weights.pt", buffer.getvalue(), within=within)
         about = {
             "model": json.loads(to_json(ModelConfig, self.model)),
             "references": self.references.to_dict(),
@@ -127,7 +127,7 @@ class TrainedPotential:
         }
         if self.frames != "none":
             about["frames"] = self.frames
-        write_atomically(folder / "potential.json", json.dumps(about, indent=1).encode())
+        write_atomically(folder / "potential.json", json.dumps(about, indent=1).encode(), within=within)
 
     @staticmethod
     def load(folder: str | Path, device: str = "cpu", dtype: str | None = None) -> TrainedPotential:

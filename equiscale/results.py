@@ -85,14 +85,14 @@ class Results:
 
     def add_timings(self, new: dict[str, Any]) -> dict[str, dict[str, float]]:
         timings = {**self.timings(), **{key: asdict(value) for key, value in new.items()}}
-        write_atomically(self._path("timing"), json.dumps(timings, indent=1).encode())
+        write_atomically(self._path("timing"), json.dumps(timings, indent=1).encode(), within=self.folder)
         return timings
 
     def predictions(self) -> list[dict[str, Any]]:
         return self._read("prediction") if self._path("prediction").exists() else []
 
     def add_predictions(self, predictions: list[dict[str, Any]]) -> None:
-        write_atomically(self._path("prediction"), json.dumps(predictions, indent=1).encode())
+        write_atomically(self._path("prediction"), json.dumps(predictions, indent=1).encode(), within=self.folder)
 
     def recorded(self, item: Any) -> bool:
         """Whether a launcher's item has its record."""
@@ -105,7 +105,7 @@ class Results:
     def add_error(self, key: str, text: str) -> Path:
         """Keep the traceback of a run that failed; where it lies."""
         path = self.folder / f"{key}.error.txt"
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(), within=self.folder)
         return path
 
     def drop_error(self, key: str) -> None:

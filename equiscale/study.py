@@ -9,7 +9,7 @@ from typing import Any
 from equiscale.claim import Busy
 from equiscale.errors import InputError, need
 from equiscale.ladder import Study, largest
-from equiscale.launch import Failed, Launcher, Local, result, shared
+from equiscale.launch import Failed, Launcher, Local, Waiting, result, shared
 from equiscale.laws import predict_largest
 from equiscale.probe.forecast import run_seconds
 from equiscale.progress import Board
@@ -50,7 +50,7 @@ def run_study(
 ) -> bool:
     """Train every run that has no record yet. Returns whether anything was left to do.
 
-    All rungs but the largest first, longest first; then the largest are predicted, on disk, and trained. A run that
+    Longest first; a ladder's largest rung once the ladder's others are done and it is predicted, on disk. A run that
     fails does not stop the others: at the end InputError names what failed, and the command that tries it ``again``.
     """
     runs = study.runs(data_hashes(study))
@@ -71,33 +71,78 @@ def run_study(
             timings = results.add_timings(result(launcher(worker, [TimeAll(tuple(untimed))]), _timing(live)))
         seconds = {run.key: timings[_timed_as(run, runs)]["step_seconds"] for run in runs}
         board = Board(results, {run.key: run for run in missing}, seconds, lambda: launcher.workers, say, live)
-        last = {run.key for run in largest(runs)}
         expected = run_seconds(results, device, runs, seconds)
         crowded = device != "cpu" and launcher.workers > 1 and not getattr(launcher, "device_each", False)
         failed = Failed(lambda item, text: results.add_error(item.spec.key, text))
 
-        def climb(chosen: list[RunSpec]) -> None:
-            chosen = sorted(chosen, key=lambda run: -expected[run.key])
-            items = [TrainOne(run, _alone(timings[_timed_as(run, runs)]), crowded) for run in chosen]
-            for event in failed.watch(shared(launcher, worker, items, results.claim, results.recorded)):
-                board.on(event)
-                if event.kind == "done":
-                    results.drop_error(event.item.spec.key)
+        def item(run: RunSpec) -> TrainOne:
+            return TrainOne(run, _alone(timings[_timed_as(run, runs)]), crowded)
 
-        try:
-            climb([run for run in missing if run.key not in last])
-            new = _unpredicted(results, [run for run in runs if run.key in last])
+        def foretell(last: list[RunSpec]) -> None:
+            new = _unpredicted(results, last)
             if new and results.records():
                 predictions = predict(results, new, timings, runs)
                 results.add_predictions(results.predictions() + predictions)
                 for prediction in predictions:
                     if prediction["validation"] == "molecules":
                         say(prediction["text"])
-            climb([run for run in missing if run.key in last])
+
+        climb = _Climb(runs, missing, item, lambda item: -expected[item.spec.key], foretell)
+        try:
+            for event in failed.watch(shared(launcher, worker, climb.waiting, results.claim, results.recorded)):
+                board.on(event)
+                if event.kind == "done":
+                    results.drop_error(event.item.spec.key)
+                if event.kind in ("done", "failed"):
+                    climb.ended(event.item.spec)
         finally:
             board.end()
         failed.refuse(len(missing), again)
     return True
+
+
+class _Climb:
+    """Runs that are missing, as they may begin: a ladder's largest when its others have ended and it is foretold."""
+
+    def __init__(
+        self,
+        runs: list[RunSpec],
+        missing: list[RunSpec],
+        item: Callable[[RunSpec], Any],
+        order: Callable[[Any], float],
+        foretell: Callable[[list[RunSpec]], None],
+    ):
+        self.waiting = Waiting()
+        self.item, self.order, self.foretell = item, order, foretell
+        self._last: dict[str, list[RunSpec]] = {}  # by ladder
+        for run in largest(runs):
+            self._last.setdefault(run.architecture, []).append(run)
+        last = {run.key for run in largest(runs)}
+        self._missing = {run.key for run in missing}
+        self._before: dict[str, set[str]] = {run.architecture: set() for run in runs}
+        for run in missing:
+            if run.key not in last:
+                self._before[run.architecture].add(run.key)
+        self._put([run for run in missing if run.key not in last])
+        for name in [name for name, before in self._before.items() if not before]:
+            self._end(name)
+
+    def ended(self, run: RunSpec) -> None:
+        before = self._before[run.architecture]
+        if run.key in before:
+            before.discard(run.key)
+            if not before:
+                self._end(run.architecture)
+
+    def _end(self, name: str) -> None:
+        """The ladder's rungs below the largest have ended."""
+        if new := [run for run in self._last.get(name, ()) if run.key in self._missing]:
+            self.foretell(self._last[name])
+            self._put(new)
+
+    def _put(self, runs: list[RunSpec]) -> None:
+        self.waiting += [self.item(run) for run in runs]
+        self.waiting.sort(key=self.order)
 
 
 def _timing(live: Callable[[str], None]) -> Callable[[Any], None]:

@@ -106,9 +106,11 @@ def write_study(folder: Path, *, structures: int = 24, widths: tuple[int, ...] =
 def here(work, items, workers=1):
     """A launcher in this process: others take seconds to start."""
     from equiscale.launch import Event
-    from equiscale.launch.events import failure
+    from equiscale.launch.events import Waiting, failure
 
-    for item in items:
+    waiting = Waiting.of(items)
+    while waiting:
+        item = waiting.pop(0)
         yield Event("started", item)
         try:
             yield Event("done", item, work(item, lambda value: None))

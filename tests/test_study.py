@@ -501,3 +501,39 @@ def test_the_disk_is_full_while_training(tmp_path, monkeypatch):
     full[0] = False
     record = train(spec, store, tmp_path)
     assert record.without_clock() == train(spec, store, tmp_path / "undisturbed").without_clock()
+
+
+def test_a_ladder_s_largest_waits_for_its_own_ladder_alone(here, monkeypatch):
+    """Would catch a largest rung that is trained before it is predicted, and one that waits for the other ladder."""
+    from runs import here as launcher_here
+
+    from equiscale.launch import Local
+    from equiscale.results import Results
+    from equiscale.study import run_study
+
+    study = load_study(write_study(here, structures=12, widths=(2, 3, 4, 5, 6)))
+    results, began, told = Results(here / "results"), [], []
+
+    def launch(work, items, workers):
+        for event in launcher_here(work, items):
+            if event.kind == "started" and hasattr(event.item, "spec"):
+                began.append(event.item.spec)
+                told.append({p["architecture"] for p in results.predictions()})
+            yield event
+
+    monkeypatch.setattr("equiscale.launch.local.local_processes", launch)
+    seconds = {("mpnn", 6): 1e6}  # so the MPNN's largest comes first as soon as it may
+    monkeypatch.setattr(
+        "equiscale.study.run_seconds",
+        lambda results, device, runs, steps: {
+            r.key: seconds.get((r.model.kind, r.model.width), 1e3 if r.model.kind == "mpnn" else 1.0) for r in runs
+        },
+    )
+    assert run_study(study, results, launcher=Local(1), say=lambda text: None)
+    order = [(spec.model.kind, spec.model.width) for spec in began]
+    assert {kind for kind, _ in order[:4]} == {"mpnn"}
+    assert order[4] == ("mpnn", 6)
+    assert told[4] == {"mpnn"}
+    assert order[-1] == ("egnn", 6)
+    assert told[-1] == {"mpnn", "egnn"}
+    assert len(results.records()) == 10

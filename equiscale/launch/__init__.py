@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equiscale.errors import InputError, Stopped
-from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Work
+from equiscale.launch.events import RETRIES, Event, Failure, Launcher, Waiting, Work
 from equiscale.launch.failed import Failed, result
 from equiscale.launch.local import Local, local_processes
 from equiscale.launch.sharing import shared
@@ -27,6 +27,7 @@ __all__ = [
     "Launcher",
     "Local",
     "Stopped",
+    "Waiting",
     "Work",
     "chosen",
     "local_processes",

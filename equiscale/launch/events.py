@@ -38,7 +38,8 @@ class Event:
     """What happened to an item; each ends with one "done" or one "failed".
 
     ``kind``: "started", "progress" (``value``: what the function told), "died" (why; it is started again), "done" (its
-    result), "failed" (a ``Failure``); of ``shared`` also "elsewhere" (``Busy``: another launcher's worker has it).
+    result), "failed" (a ``Failure``). Of a cluster also "unfit" (a sentence: a node cannot do it, others are tried); of
+    ``shared`` also "elsewhere" (``Busy``: another launcher's worker has it).
     """
 
     kind: str
@@ -144,8 +145,18 @@ class Deaths:
         return self._counts.setdefault(id(item), _Count(item))
 
 
+class Waiting(list[Any]):
+    """Items that a launcher takes from the front as it begins them. While events are yielded it may grow, and be put
+    into another order."""
+
+    @classmethod
+    def of(cls, items: Sequence[Any]) -> Waiting:
+        """The items themselves if they are one, else a copy: other sequences stay as they are."""
+        return items if isinstance(items, Waiting) else cls(items)
+
+
 class Launcher(Protocol):
-    """``launcher(work, items)`` begins the items in order, at most ``workers`` at a time."""
+    """``launcher(work, items)`` begins the items in order, at most ``workers`` at a time; see ``Waiting``."""
 
     @property
     def workers(self) -> int: ...

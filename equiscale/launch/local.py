@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from equiscale.errors import Stopped
-from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
+from equiscale.launch.events import REQUEUE, Deaths, Event, Waiting, Work, failure
 
 PATIENCE = 20.0
 """Seconds for all processes together to save and end when the launcher ends."""
@@ -62,7 +62,7 @@ def local_processes(work: Work, items: Sequence[Any], workers: int) -> Iterator[
     A process that dies (killed, out of memory) is replaced and its item started again, as long as ``Deaths`` allows. An
     item whose function raises has failed, and the others go on; Ctrl-C lets every process save first.
     """
-    waiting = list(items)
+    waiting = Waiting.of(items)
     deaths = Deaths()
     crew: list[_Worker] = []
     # Children inherit the environment: the maths libraries read it when they are loaded.

@@ -20,7 +20,7 @@ from typing import Any
 
 import equiscale
 from equiscale.errors import InputError
-from equiscale.launch.events import Deaths, Event, Failure, Work
+from equiscale.launch.events import Deaths, Event, Failure, Waiting, Work
 from equiscale.launch.ray_cluster import connected, line
 
 PATIENCE = 20.0
@@ -38,7 +38,7 @@ NODE = "ray.io/node-id"
 
 @dataclass
 class _Attempt:
-    index: int
+    item: Any
     number: int
     started: bool = False
     node: str = ""
@@ -126,15 +126,15 @@ class _Map:
     def __init__(self, launcher: OnRay, ray: Any, post: Any, mark: str, work: Work, items: Sequence[Any]):
         from equiscale.launch import ray_entry
 
-        self.launcher, self.ray, self.post, self.mark, self.items = launcher, ray, post, mark, items
+        self.launcher, self.ray, self.post, self.mark = launcher, ray, post, mark
         self.work = pickle.dumps(work)
         ray.cloudpickle.register_pickle_by_value(ray_entry)
         self.enter = ray.remote(ray_entry.enter)
-        self.waiting = list(range(len(items)))
+        self.waiting = Waiting.of(items)
         self.live: dict[Any, _Attempt] = {}  # by the reference to its outcome
         self.numbers = count()
         self.deaths = Deaths()
-        self.unfit: dict[int, set[str]] = {}  # by item: nodes that cannot do it
+        self.unfit: dict[int, set[str]] = {}  # by an item's id: nodes that cannot do it
         self.sent: dict[str, Any] = {}  # by path: data that nodes lacked
         self.asked: Any = None
         self.next_look = 0.0
@@ -154,22 +154,24 @@ class _Map:
         finally:
             self._stop()
 
-    def _submit(self, index: int) -> None:
-        launcher, bad = self.launcher, self.unfit.get(index)
-        attempt = _Attempt(index, next(self.numbers))
+    def _submit(self, item: Any) -> None:
+        launcher, bad = self.launcher, self.unfit.get(id(item))
+        attempt = _Attempt(item, next(self.numbers))
         task = self.enter.options(
-            name=f"equiscale {self.items[index]}",
+            name=f"equiscale {item}",
             num_cpus=1,
             num_gpus=0 if launcher.device == "cpu" else 1 / launcher.per_gpu,
             max_retries=0,
             label_selector={NODE: f"!in({','.join(sorted(bad))})"} if bad else None,
         )
-        item, sent = pickle.dumps(self.items[index]), list(self.sent.values())
-        ref = task.remote(equiscale.__version__, attempt.number, self.work, item, self.post, self.mark, sent)
+        sent = list(self.sent.values())
+        ref = task.remote(
+            equiscale.__version__, attempt.number, self.work, pickle.dumps(item), self.post, self.mark, sent
+        )
         self.live[ref] = attempt
 
     def _ended(self, attempt: _Attempt, ref: Any) -> Iterator[Event]:
-        index, item = attempt.index, self.items[attempt.index]
+        item = attempt.item
         errors = self.ray.exceptions
         try:
             node, kind, value = self.ray.get(ref)
@@ -185,47 +187,47 @@ class _Map:
                 yield Event("started", item)
             yield Event(kind, item, pickle.loads(value))  # our own task's
         elif kind == "lacks":
-            yield from self._send(index, value)
+            yield from self._send(item, value)
         elif kind == "unfit":
-            yield from self._elsewhere(index, node, value)
+            yield from self._elsewhere(item, node, value)
         else:
             yield from self._died(attempt, value)
 
     def _died(self, attempt: _Attempt, error: Exception | None) -> Iterator[Event]:
-        item, errors = self.items[attempt.index], self.ray.exceptions
+        item, errors = attempt.item, self.ray.exceptions
         lost = isinstance(error, errors.NodeDiedError) or (attempt.started and attempt.node not in self._nodes())
         how = "its node is lost" if lost else "it was asked to stop" if error is None else _how(error)
         if not self.deaths.count(item, innocent=lost or error is None):
             yield Event("failed", item, self.deaths.gave_up(item, how))
             return
-        self.waiting.insert(0, attempt.index)
+        self.waiting.insert(0, item)
         yield Event("died", item, how)
 
-    def _elsewhere(self, index: int, node: str, why: str) -> Iterator[Event]:
+    def _elsewhere(self, item: Any, node: str, why: str) -> Iterator[Event]:
         """Try an item on nodes other than this one, which cannot do it."""
-        bad = self.unfit.setdefault(index, set())
+        bad = self.unfit.setdefault(id(item), set())
         bad.add(node)
         if self._nodes() <= bad:
-            yield Event("failed", self.items[index], Failure(why))
+            yield Event("failed", item, Failure(why))
         else:
-            self.waiting.insert(0, index)
-            yield Event("unfit", self.items[index], why)
+            self.waiting.insert(0, item)
+            yield Event("unfit", item, why)
 
-    def _send(self, index: int, paths: list[str]) -> Iterator[Event]:
+    def _send(self, item: Any, paths: list[str]) -> Iterator[Event]:
         from equiscale.launch.ray_files import LIMIT, send, size
 
         for path in (Path(p) for p in paths):
             try:
                 if (large := size(path)) > LIMIT:
                     why = f"a node lacks {path}, and {large / 1e9:.1f} GB are not sent: put it where all nodes see it."
-                    yield Event("failed", self.items[index], Failure(why))
+                    yield Event("failed", item, Failure(why))
                     return
                 if str(path) not in self.sent:
                     self.sent[str(path)] = send(path)
             except OSError as error:
-                yield Event("failed", self.items[index], Failure(f"{path}: {error.strerror}."))
+                yield Event("failed", item, Failure(f"{path}: {error.strerror}."))
                 return
-        self.waiting.insert(0, index)
+        self.waiting.insert(0, item)
 
     def _news(self) -> Iterator[Event]:
         """What items told since the last look."""
@@ -250,7 +252,7 @@ class _Map:
         for number, kind, value in told:
             if (attempt := live.get(number)) is None:
                 continue
-            item = self.items[attempt.index]
+            item = attempt.item
             if kind == "started":
                 attempt.started, attempt.node = True, pickle.loads(value)
                 yield Event("started", item)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscale.errors import InputError, Stopped, need
-from equiscale.launch.events import REQUEUE, Deaths, Event, Work, failure
+from equiscale.launch.events import REQUEUE, Deaths, Event, Waiting, Work, failure
 
 PATIENCE = 60.0
 """Seconds that a job waits for its function to save after a signal: as long as the scheduler's own warning."""
@@ -187,11 +187,14 @@ class OnSlurm:
 
     def __call__(self, work: Work, items: Sequence[Any]) -> Iterator[Event]:
         executor = self._executor()
-        jobs = [_Job(item, self._new_file(), None) for item in items]
-        deaths = Deaths()
+        waiting, jobs, deaths = Waiting.of(items), list[_Job](), Deaths()
         try:
-            self._submit(executor, work, jobs)
-            while jobs:
+            while waiting or jobs:
+                if waiting:  # all of them are one array; what is put there later is another one
+                    new = [_Job(item, self._new_file(), None) for item in waiting]
+                    waiting.clear()
+                    jobs += new
+                    self._submit(executor, work, new)
                 time.sleep(self.every)
                 for job in list(jobs):
                     yield from self._look(executor, work, job, jobs, deaths)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscale.claim import Busy, Watch
-from equiscale.launch.events import Event, Launcher, Work
+from equiscale.launch.events import Event, Launcher, Waiting, Work
 
 PAUSE = 1.0
 
@@ -24,7 +24,7 @@ def shared(
 
     At the end those are waited for: "done" when they are recorded; begun here when their holder has ended.
     """
-    todo, away = list(items), dict[int, Any]()
+    todo, away = Waiting.of(items), dict[int, Any]()
     watches: dict[int, Watch] = {}
     while todo or away:
         for event in launcher(work, todo) if todo else ():
@@ -33,7 +33,6 @@ def shared(
                 away[id(event.item)] = event.item
                 event = Event("elsewhere", event.item, event.value)
             yield event
-        todo = []
         for name, item in list(away.items()):
             if recorded(item):
                 yield Event("done", away.pop(name))

@@ -126,7 +126,7 @@ class RunRecord:
 def save(record: RunRecord, folder: Path) -> Path:
     """Write ``<key>.json``, last and atomically: the commit point of a run."""
     path = folder / f"{record.spec.key}.json"
-    write_atomically(path, to_json(RunRecord, record))
+    write_atomically(path, to_json(RunRecord, record), within=folder)
     return path
 
 

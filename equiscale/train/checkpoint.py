@@ -53,7 +53,7 @@ class State:
 
 def write(path: Path, model: nn.Module, optimizer: Any, state: State) -> None:
     """Weights as they train (not the averaged ones), the optimiser's state, and ``state``; all or nothing."""
-    write_atomically(path, _written(model, optimizer, state))
+    write_atomically(path, _written(model, optimizer, state), within=path.parents[1])
 
 
 def shared(ranks: Ranks, model: nn.Module, optimizer: Any, state: State) -> State:

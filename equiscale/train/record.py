@@ -82,6 +82,7 @@ def train(
     where another process may by now train this run.
     """
     begun = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
     set_precision(spec)
     ranks = here()
     origin = begin(spec, folder)
@@ -233,7 +234,8 @@ def write_beside(task: ForceField, model: Any, state: State, folder: Path, steps
     )
     write_log(folder / f"{spec.key}.curve.parquet", state.columns, state.log)
     if weights:
-        TrainedPotential(model, spec.model, task.references, spec.frames).save(checkpoint_path(folder, spec.key))
+        trained = TrainedPotential(model, spec.model, task.references, spec.frames)
+        trained.save(checkpoint_path(folder, spec.key), within=folder)
     else:
         shutil.rmtree(checkpoint_path(folder, spec.key), ignore_errors=True)
 

@@ -24,7 +24,7 @@ def write_log(path: Path, names: list[str], rows: list[list[float]]) -> None:
     columns[names[0]] = values[:, 0].astype(np.int32)
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), within=path.parent)
 
 
 def write_losses(
@@ -37,4 +37,4 @@ def write_losses(
         arrays[f"group_{name}"] = np.asarray(group)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), within=path.parent)

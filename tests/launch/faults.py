@@ -167,7 +167,8 @@ class Trial:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(self.draw.uniform(0.5, 5.0))
         if self.results.exists():  # somebody made another one: nothing may be lost in it
-            assert not list(self.results.rglob("*.json")), "a run was recorded in a folder of its own"
+            made = [str(path) for path in self.results.rglob("*.json")]
+            assert not made, f"written into a folder of their own: {made}"
             shutil.rmtree(self.results)
         aside.rename(self.results)
 

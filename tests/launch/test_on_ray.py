@@ -56,9 +56,9 @@ def test_items_become_tasks(launcher):
 
 def test_a_killed_process_is_replaced(launcher, tmp_path):
     events = list(launcher(once, [str(tmp_path / "a")]))
-    assert [e.kind for e in events] == ["started", "died", "started", "done"]
-    assert events[1].value == "it was killed, or crashed"
-    assert events[-1].value == "second"
+    died, done = (e for e in events if e.kind != "started")  # one that is killed at once may not be heard to begin
+    assert (died.kind, died.value) == ("died", "it was killed, or crashed")
+    assert (done.kind, done.value) == ("done", "second")
 
 
 def test_one_that_always_dies_is_given_up_and_the_others_go_on(launcher, monkeypatch):
