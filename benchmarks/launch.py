@@ -6,10 +6,9 @@ overhead    A study of 12 rungs of similar length, trained by ``run_study`` with
             time of its training part, from when the first rungs are given to the launcher to when the last process has
             ended, less the start, over (sum of the rungs' times / workers). A rung's time is taken in its process. The
             start is taken apart, from the call to when the processes begin their first rungs (mean over the workers,
-            of both phases: the largest rungs are predicted first and trained last); so is beginning Ray, and timing
-            the rungs. What remains above 1 is idle workers at the end of each phase, the prediction between them,
-            and the launcher. There are two architectures whose largest rungs take about as long, so the last
-            phase has one for each worker.
+            over all calls of the launcher); so is beginning Ray, and timing the rungs. What remains above 1 is an
+            idle worker at the end, the predictions, and the launcher. A ladder's largest rung waits for the ladder's
+            others, so there are two ladders that take about as long.
 scheduling  1,000 items that sleep 10 ms, on 2 persistent workers: (wall - start - what the sleeps take) / items.
 loading     10,000 records as those of results/laptop: ``Results.records``, ``table``, looking whether each is done, and
             ``status``. A fresh process for each time, files in the page cache.

@@ -34,7 +34,8 @@ def add(commands: "Commands") -> None:
     train.add_argument("--ranks", type=int, help="processes that train it together (default: as torchrun or srun say)")
     dry = command(commands, "dry-run", _dry_run, "what a study will cost, before anything is trained")
     _add_study(dry)
-    dry.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    text = "runs at the same time, which share the device of a probe (default: one for each core; on a GPU one)"
+    dry.add_argument("--workers", type=int, help=text)
     _add_probe(dry)
     run = command(commands, "run", _run, "train a study, or what is missing of it; ends with the report")
     _add_study(run)
@@ -167,12 +168,13 @@ def _dry_run(a: argparse.Namespace) -> None:
     from equiscale.dry_run import dry_run, probe
 
     study, results = _open(a)
+    cores = os.cpu_count() or 1
     if a.probe:
         terminate_like_interrupt()
         found = probe(
             study,
             results,
-            workers=a.workers,
+            workers=a.workers or (cores if a.device == "cpu" else 1),
             device=a.device,
             everything=a.all,
             again=a.again,
@@ -186,7 +188,7 @@ def _dry_run(a: argparse.Namespace) -> None:
         raise InputError(f"{alone[0]} is of a probe: give --probe, too.")
     if a.device != "cpu":
         raise InputError("a plain dry run times steps on the processor: for another device give --probe, too.")
-    print(dry_run(study, results, a.workers, live))
+    print(dry_run(study, results, a.workers or cores, live))
 
 
 def _run(a: argparse.Namespace) -> None:
