@@ -86,11 +86,12 @@ class OnRay:
 
     def __call__(self, work: Work, items: Sequence[Any]) -> Iterator[Event]:
         ray = connected(self.address, self.workers_wanted)
+        self._refuse(ray)
         with self._mark() as mark, _post(ray) as post:
             yield from _Map(self, ray, post, mark, work, items).events()
 
     def _slots(self) -> int:
-        """How many items the cluster has room for, asked now and then; InputError where none ever fits."""
+        """How many items the cluster has room for, asked now and then."""
         if self._room is None or time.monotonic() - self._room[0] > COUNT:
             self._room = time.monotonic(), self._counted()
         return self._room[1]
@@ -98,10 +99,19 @@ class OnRay:
     def _counted(self) -> int:
         total = connected(self.address, self.workers_wanted).cluster_resources()
         cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
-        where = f"the Ray cluster at {self.address}" if self.address else "this machine's Ray cluster"
-        if self.device != "cpu" and not gpus:
-            raise InputError(f"{where} has no GPU: start a node that has one, or leave --device away.")
         return max(1, cpus if self.device == "cpu" else min(cpus, gpus * self.per_gpu))
+
+    def able(self, ray: Any) -> set[str]:
+        """The living nodes that have what an item needs, busy or not."""
+        needs = {"CPU", *([] if self.device == "cpu" else ["GPU"])}
+        return {node["NodeID"] for node in ray.nodes() if node["Alive"] and needs <= node["Resources"].keys()}
+
+    def _refuse(self, ray: Any) -> None:
+        """InputError where no node will do at the beginning; one that is lost later may come back."""
+        if self._room is None and not self.able(ray):
+            lacks = "processor that takes tasks" if self.device == "cpu" else "GPU"
+            where = f"the Ray cluster at {self.address}" if self.address else "this machine's Ray cluster"
+            raise InputError(f"{where} has no {lacks}: start a node that has one, or leave --device away.")
 
     @contextmanager
     def _mark(self) -> Iterator[str]:
@@ -207,7 +217,7 @@ class _Map:
         """Try an item on nodes other than this one, which cannot do it."""
         bad = self.unfit.setdefault(id(item), set())
         bad.add(node)
-        if self._nodes() <= bad:
+        if self.launcher.able(self.ray) <= bad:
             yield Event("failed", item, Failure(why))
         else:
             self.waiting.insert(0, item)

@@ -216,6 +216,8 @@ def test_nodes_that_cannot_do_an_item_are_left_out():
             assert {e.value for e in events if e.kind == "unfit"} == {
                 f"{socket.gethostname()}: this machine will not do."
             }
+            idle = cluster.add_node(num_cpus=0)  # one that takes no tasks is nowhere to be tried
+            assert idle.node_id in {node["NodeID"] for node in ray.nodes()}
             bad.write_text(f"{other.node_id} {cluster.head_node.node_id}")
             (event,) = last(launcher(Picky(bad), ["a"])).values()
             assert event.value == Failure(f"{socket.gethostname()}: this machine will not do.")
