@@ -80,10 +80,10 @@ class Results:
             records = [load(self.folder / f"{key}.json") for key in keys if self.done(key)]
             return sorted(records, key=lambda r: (r.spec.architecture, r.spec.model.width, r.spec.seed))
 
-    def timings(self) -> dict[str, dict[str, float]]:
+    def timings(self) -> dict[str, dict[str, Any]]:
         return self._read("timing") if self._path("timing").exists() else {}
 
-    def add_timings(self, new: dict[str, Any]) -> dict[str, dict[str, float]]:
+    def add_timings(self, new: dict[str, Any]) -> dict[str, dict[str, Any]]:
         timings = {**self.timings(), **{key: asdict(value) for key, value in new.items()}}
         write_atomically(self._path("timing"), json.dumps(timings, indent=1).encode(), within=self.folder)
         return timings

@@ -76,7 +76,8 @@ def run_study(
         failed = Failed(lambda item, text: results.add_error(item.spec.key, text))
 
         def item(run: RunSpec) -> TrainOne:
-            return TrainOne(run, _alone(timings[_timed_as(run, runs)]), crowded)
+            timing = timings[_timed_as(run, runs)]
+            return TrainOne(run, _alone(timing), crowded, timing.get("hardware", ""))
 
         def foretell(last: list[RunSpec]) -> None:
             new = _unpredicted(results, last)
@@ -192,7 +193,7 @@ def retime(results: Results, *, device: str = "cpu", ahead: bool | None = None, 
 
 
 def predict(
-    results: Results, last: list[RunSpec], timings: dict[str, dict[str, float]], runs: list[RunSpec]
+    results: Results, last: list[RunSpec], timings: dict[str, dict[str, Any]], runs: list[RunSpec]
 ) -> list[dict[str, Any]]:
     """What the smaller rungs say of each architecture's largest, for each validation set, before it is trained."""
     records = results.records()
@@ -227,7 +228,7 @@ def _timed_as(run: RunSpec, runs: list[RunSpec]) -> str:
     return next(r.key for r in runs if _timed_parts(r) == _timed_parts(run))
 
 
-def _alone(timing: dict[str, float]) -> float | None:
+def _alone(timing: dict[str, Any]) -> float | None:
     """A rung's median step, timed alone; None where it was not, or did not fit and is estimated."""
     return timing.get("step_seconds") if timing.get("fits", True) else None
 
@@ -274,7 +275,8 @@ def train_one(
         store, _ = worker.data(run.data)  # `run` checks this when it times the rungs
         refuse_lone_atoms(store, run.model.cutoff, run.data.name)
         refuse_unknown_elements(store, run.model.elements, run)
-        got = worker(TrainOne(run, _alone(results.timings().get(run.key, {}))), tell)
+        timing = results.timings().get(run.key, {})
+        got = worker(TrainOne(run, _alone(timing), timed_on=timing.get("hardware", "")), tell)
         if isinstance(got, Busy):
             raise InputError(f"{run} is trained by {got.holder}: wait for it, or stop it.")
         live("")

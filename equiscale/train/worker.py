@@ -30,6 +30,7 @@ from equiscale.train.force_field import ForceField
 from equiscale.train.loop import time_steps
 from equiscale.train.memory import TooLarge, within_memory
 from equiscale.train.optim import build, optimizer
+from equiscale.train.provenance import hardware
 from equiscale.train.record import set_precision, train
 
 ROUNDS, STEPS, WARM = 3, 5, 2
@@ -41,11 +42,15 @@ LOOKED_AT = 100_000  # structures, for atoms without neighbours
 
 @dataclass(frozen=True)
 class TrainOne:
-    """Train this run. ``step_seconds``: its rung's median step timed alone."""
+    """Train this run. ``step_seconds``: its rung's median step timed alone, on the hardware ``timed_on``.
+
+    On other hardware, as clusters of unlike nodes have, they are left out of the record.
+    """
 
     spec: RunSpec
     step_seconds: float | None = None
     shared_device: bool = False
+    timed_on: str = ""  # empty: not noted, in a folder of an earlier version
 
     @property
     def runs(self) -> tuple[RunSpec, ...]:
@@ -79,6 +84,7 @@ class Timing:
     atoms: float  # mean per structure
     degree: float  # mean
     flops_per_atom: float  # of all forward passes of a step, of the published formulation
+    hardware: str = ""
     fits: bool = True  # else memory ran out, and the seconds are those of the largest rung that fits, by FLOPs
 
 
@@ -121,7 +127,7 @@ class Worker:
                     self.folder,
                     isolated=isolated,
                     device=self.device,
-                    step_seconds=item.step_seconds,
+                    step_seconds=item.step_seconds if item.timed_on in ("", hardware(self.device)) else None,
                     shared_device=item.shared_device,
                     tell=tell,
                     checkpoint_every=self.checkpoint_every,
@@ -254,7 +260,8 @@ class _Ready:
             seconds = statistics.median(largest.seconds) * self.work / largest.work
         with torch.device("meta"):
             n, body = count_parameters(self.spec.model.build())
-        return Timing(seconds, n, body, self.task.train.atoms / len(self.task.train), *self.flops, self.fits)
+        on = hardware(str(self.task.device))
+        return Timing(seconds, n, body, self.task.train.atoms / len(self.task.train), *self.flops, on, self.fits)
 
 
 def refuse_unknown_elements(store: Store | Packed, elements: tuple[int, ...] | None, spec: RunSpec) -> None:

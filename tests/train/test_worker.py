@@ -170,3 +170,15 @@ def test_what_an_item_reads():
     assert worker.needs(TrainOne(specs[0])) == ["tiny"]
     assert worker.needs(TrainOne(specs[2])) == []
     assert worker.needs(TimeAll((*specs, other))) == ["tiny", "b.xyz"]
+
+
+def test_a_step_time_of_other_hardware_is_in_no_record(tmp_path, monkeypatch):
+    """Would catch laws in hours of a cluster of unlike nodes whose rungs were timed on one of them."""
+    spec = data_in(tmp_path, cutoff=8.0)
+    (tmp_path / "out").mkdir()
+    worker = Worker(tmp_path / "out")
+    timed = worker(TimeAll((spec,)), lambda told: None)[spec.key]
+    assert timed.hardware
+    for seed, on, kept in ((0, timed.hardware, 1.0), (1, "another processor", None), (2, "", 1.0)):
+        key = worker(TrainOne(replace(spec, seed=seed), 1.0, timed_on=on), lambda told: None)
+        assert load(tmp_path / "out" / f"{key}.json").step_seconds == kept
