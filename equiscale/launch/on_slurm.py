@@ -194,7 +194,13 @@ class OnSlurm:
                     new = [_Job(item, self._new_file(), None) for item in waiting]
                     waiting.clear()
                     jobs += new
-                    self._submit(executor, work, new)
+                    try:
+                        self._submit(executor, work, new)
+                    except InputError:
+                        if len(jobs) == len(new):  # nothing else runs that would end with this
+                            raise
+                        for job in new:
+                            job.refused = 1
                 time.sleep(self.every)
                 for job in list(jobs):
                     yield from self._look(executor, work, job, jobs, deaths)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from runs import here, refused, write_study
-from works import awkward, echo, long, once
+from works import awkward, b_waits_for_c, echo, long, once
 
 from equiscale.errors import InputError
 from equiscale.ladder import load_study
-from equiscale.launch import Failure, Local, Stopped, chosen
+from equiscale.launch import Failure, Local, Stopped, Waiting, chosen
 from equiscale.launch.events import Deaths
 from equiscale.launch.on_slurm import OnSlurm, Task, parameters
 from equiscale.results import Results
@@ -113,6 +113,27 @@ def test_a_scheduler_that_is_down_for_a_while_does_not_end_the_others(launcher, 
     calls.clear()
     with pytest.raises(InputError, match="could not be submitted"):
         list(launcher(once, [str(tmp_path / "b")]))
+
+
+def test_what_is_put_there_later_is_submitted_too(launcher, tmp_path, monkeypatch):
+    """Would catch largest rungs that are never submitted, or whose refusal ends the jobs that run."""
+    submit, calls = OnSlurm._submit, []
+
+    def refuses(self, executor, work, jobs):
+        calls.append([Path(job.item).name for job in jobs])
+        if len(calls) == 2:
+            raise InputError("the jobs could not be submitted: Socket timed out.")
+        submit(self, executor, work, jobs)
+
+    monkeypatch.setattr(OnSlurm, "_submit", refuses)
+    waiting, done = Waiting([str(tmp_path / "a"), str(tmp_path / "b")]), []
+    for event in launcher(b_waits_for_c, waiting):
+        if event.kind == "done":
+            done.append(Path(event.item).name)
+            if len(done) == 1:
+                waiting.append(str(tmp_path / "c"))
+    assert sorted(done) == ["a", "b", "c"]
+    assert calls == [["a", "b"], ["c"], ["c"]]
 
 
 def test_what_is_cancelled_saves_first(launcher, tmp_path):

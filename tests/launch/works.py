@@ -87,6 +87,15 @@ def long(item, tell):
         path.with_suffix(".saved").write_text(str(step))
 
 
+def b_waits_for_c(item, tell):
+    path = Path(item)
+    path.with_suffix(".began").write_text("")
+    end = time.monotonic() + 30
+    while path.name == "b" and not path.with_name("c.began").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return item
+
+
 def claimed(item, tell):
     """Trains as a rung is trained: a claim, a record, and a note of who began it."""
     from equiscale.claim import Busy, take
