@@ -12,6 +12,9 @@ from equiscale.run import RunSpec, load
 EVALUATION_SHARE = 1.3
 """A run takes about this much longer than its steps: looks, the final evaluation and loading (for estimates only)."""
 
+SHOWN = 8
+"""Running runs of a cluster that fit into a line."""
+
 
 def duration(seconds: float) -> str:
     if seconds < 90:
@@ -52,8 +55,10 @@ class Board:
             if event.value.loss is not None:
                 self.losses[key] = event.value.loss
         elif event.kind == "died":
+            self.running.pop(key, None)
             self.say(f"  {event.item}: its process died ({event.value}); it goes on from its checkpoint")
         elif event.kind == "unfit":
+            self.running.pop(key, None)
             if event.value not in self.unfit:
                 self.unfit.add(event.value)
                 self.say(f"  {event.item}: {event.value} Other nodes are tried.")
@@ -90,6 +95,8 @@ class Board:
             + (f" L={self.losses[k]:.3f}" if k in self.losses else "")
             for k in self.running
         ]
+        if len(parts) > SHOWN:
+            parts = [*parts[:SHOWN], f"{len(parts) - SHOWN} more: `equiscale status` shows all"]
         lost = f"{len(self.failed)} failed, " if self.failed else ""
         self.live(f"{len(self.finished)}/{len(self.missing)} done, {lost}{self.left()} left | " + " | ".join(parts))
         if time.monotonic() - self.written > 2:
