@@ -23,9 +23,9 @@ STUDY = load_study(ROOT / "studies" / "paper.py")
 KEPT = json.loads((paper_plan.RESULTS / "paper_plan.json").read_text())
 
 
-def job(seconds: float, ranks: int = 1, last: bool = False, floor: float = 0.0) -> Job:
+def job(seconds: float, ranks: int = 1, last: bool = False, floor: float = 0.0, of: str = "mpnn") -> Job:
     """Of one step, with weights that take no time to sum."""
-    return Job(Rung("mpnn", 1, 0, 64, 1, 1.0, 1.0, 1, last), seconds, floor, ranks)
+    return Job(Rung(of, 1, 0, 64, 1, 1.0, 1.0, 1, last), seconds, floor, ranks)
 
 
 def test_the_rungs_are_the_papers():
@@ -62,14 +62,29 @@ def test_longest_first():
     assert finish([job(8, ranks=8), job(1)], 8) == pytest.approx(2, abs=0.01)
     assert finish([job(8, ranks=8), job(1)], 12) == pytest.approx(1, abs=0.01)  # the other node has four
     assert finish([job(16, ranks=16), job(1)], 16) == pytest.approx(2, abs=0.01)
+    assert finish([job(3), job(16, ranks=8), job(1)], 8) == pytest.approx(5, abs=0.01)  # 1 begins while 16 has no room
 
 
 def test_the_largest_rungs_wait():
-    """As `equiscale run` does it: they are predicted from all others."""
+    """Would catch a largest rung that does not wait for its ladder, waits for others, or does not pass shorter runs."""
     jobs = [job(4), job(1), job(5, last=True)]
     assert whole(jobs, 8) == 9
     assert finish(jobs, 8) == 5
+    # On two GPUs: 5 and egnn's 4 begin; at 4 egnn's 3; at 5 mpnn's largest, before egnn's 2, which begins at 7.
+    two = [job(5), job(6, last=True), *[job(s, of="egnn") for s in (4, 3, 2)]]
+    assert whole(two, 2) == 11  # if it waited for egnn too: 13
+    assert whole([*two, job(1, last=True, of="egnn")], 2) == 11  # at 9
+    assert finish(two, 2) == 11  # 6 and 5 first, then 4 at 5, 3 at 6, 2 at 9
+
+
+def test_enough_is_of_the_ladder_that_takes_longest():
+    """Would catch a least time that adds one ladder's largest rung to another's others."""
     assert enough([job(1)] * 16, ranks=False) == 16
+    # On one node egnn's 0.2 begins at 4; the longest of all others and then the longest of the largest are 7.
+    ladders = [*[job(4)] * 8, job(1, last=True), job(0.2, of="egnn"), job(3, last=True, of="egnn")]
+    assert whole(ladders, 8) == pytest.approx(7.2)
+    assert whole(ladders, 16) == 5
+    assert enough(ladders, ranks=False) == 16
 
 
 def test_ranks_shorten_the_longest():
@@ -81,6 +96,8 @@ def test_ranks_shorten_the_longest():
     assert [j.ranks for j in with_ranks([job(80, floor=80)], 16)] == [1]
     narrow = replace(jobs[0], rung=replace(jobs[0].rung, batch=16))
     assert with_ranks([narrow], 16)[0].ranks == 2
+    climb = [job(80), job(80, last=True), job(20, of="egnn")]
+    assert [j.ranks for j in with_ranks(climb, 16)] == [8, 8, 1]
 
 
 def test_the_tables_are_those_kept(tmp_path, capsys):
