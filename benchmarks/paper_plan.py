@@ -29,7 +29,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import torch  # noqa: E402
-from ladders.schedule import Job, Rung, enough, finish, whole, with_ranks  # noqa: E402
+from paper_ladders.schedule import Job, Rung, enough, finish, whole, with_ranks  # noqa: E402
 
 from equiscale.errors import InputError  # noqa: E402
 from equiscale.graph import Counts  # noqa: E402
@@ -342,7 +342,7 @@ def main(words: Sequence[str] | None = None) -> str:
         raise InputError(f"--gpus are 1 or more, not {min(a.gpus)}.")
     study, file = load_study(ROOT / "studies" / "paper.py"), RESULTS / "paper_plan.json"
     if a.count:
-        from ladders.counts import count
+        from paper_ladders.counts import count
 
         counted = count(study)
         file.write_text(json.dumps({"counted": counted}, indent=1) + "\n")

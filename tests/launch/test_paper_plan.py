@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import paper_plan  # noqa: E402
-from ladders.counts import count  # noqa: E402
-from ladders.schedule import Job, Rung, enough, finish, whole, with_ranks  # noqa: E402
+from paper_ladders.counts import count  # noqa: E402
+from paper_ladders.schedule import Job, Rung, enough, finish, whole, with_ranks  # noqa: E402
 
 from equiscale.errors import InputError  # noqa: E402
 from equiscale.ladder import load_study  # noqa: E402
