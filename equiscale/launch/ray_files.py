@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import hashlib
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from platform import node as host
 from typing import Any
 
 import ray
+
+from equiscale.errors import InputError
 
 LIMIT = 4 << 30
 """Bytes of a source up to which it is sent: the launcher's machine and each node hold them in memory for a moment."""
@@ -47,8 +50,10 @@ def places(sent: list[Sent]) -> dict[str, str]:
 
 
 def _written(one: Sent) -> Path:
-    folder = Path(tempfile.gettempdir()) / f"equiscale-{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"equiscale-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():  # anybody may make it first, and would then say what is trained on
+        raise InputError(f"{folder} on {host()} is another user's: remove it, or set TMPDIR there.")
     place = folder / one.digest / Path(one.path).name
     with (folder / f"{one.digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the node's other processes wait for the one that writes

@@ -63,9 +63,9 @@ def attempt(number: int, pickled: bytes, item: bytes, post: Any, mark: str, sent
         here = {one.path for one in sent}
         if lacks := [p for p in _needs(work, thing) if p not in here and not Path(p).exists()]:
             return "lacks", lacks
-        if sent:
-            work.places.update(places(sent))  # type: ignore[attr-defined]
         try:
+            if sent:
+                work.places.update(places(sent))  # type: ignore[attr-defined]
             if refuse := getattr(work, "refuse_machine", None):
                 refuse(thing)
         except InputError as error:

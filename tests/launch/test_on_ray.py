@@ -136,6 +136,23 @@ def test_data_that_a_node_lacks_are_sent(launcher, tmp_path, monkeypatch):
     assert "are not sent: put it where all nodes see it" in last(launcher(Reader(), items))[items[1]].value.sentence
 
 
+def test_a_temporary_folder_of_another_user(cluster, tmp_path, monkeypatch):
+    """Would catch training on what somebody else put where sent data go."""
+    from equiscale.launch import ray_files
+
+    (tmp_path / "data.xyz").write_text("data")
+    sent = ray_files.send(tmp_path / "data.xyz")
+    (tmp_path / "data.xyz").unlink()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getuid", lambda: 12345)  # the folder is made by who we are
+        with pytest.raises(InputError, match="is another user's"):
+            ray_files.places([sent])
+    (place,) = ray_files.places([sent]).values()
+    assert Path(place).read_text() == "data"
+    assert Path(place).is_relative_to(tmp_path)
+
+
 def test_a_source_that_is_nowhere(launcher, tmp_path):
     (event,) = [e for e in launcher(Reader(), [str(tmp_path / "no")]) if e.kind == "failed"]
     assert event.value.sentence == f"{tmp_path / 'no'}: No such file or directory."
